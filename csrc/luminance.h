@@ -1,0 +1,26 @@
+// luminance: one weighted sum of the planes per block of factor x factor pixels, for registration and previews.
+//
+//   dst[y, x] = encode( mean over the block of sum_p weight_p value(src[p]) )
+//
+// encode is the square root of the positive part (which makes shot noise even and lifts shadows), or nothing.
+#pragma once
+
+#include "planes.h"
+
+namespace pyfocus {
+
+struct LuminanceParams {
+  PlaneSource source;
+  float weight[kMaxPlanes] = {};
+  int64_t factor = 1;
+  bool square_root = false;
+  float* destination = nullptr;  // (height / factor, width / factor), contiguous
+  int64_t height = 0, width = 0;
+};
+
+// destination (H / factor, W / factor) float32, where (H, W) is the size of one plane; a rest of less than a block is
+// left out. Deterministic.
+void luminance(const PlaneSource& source, const float* weight, int64_t factor, bool square_root,
+               const Tensor& destination, int threads);
+
+}  // namespace pyfocus

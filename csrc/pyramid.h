@@ -1,0 +1,49 @@
+// pyramid: the fold of a focus stack over Laplacian pyramids, one frame at a time, in memory that does not grow.
+//
+// A frame's Gaussian levels are G_0 (the frame), G_{l+1} = down(G_l); its detail is L_l = G_l - up(G_{l+1}).
+// down: 5-tap binomial (1 4 6 4 1)/16 in both directions, every second sample (Burt & Adelson, IEEE T-COM 31, 1983).
+// Grid l+1 carries one rating R_l per pixel for all planes; frames are averaged with weights w = up(R_l)^p:
+//
+//   energy    e_l  = down( mean_c L_l,c^2 )                      what the level shows, pooled to the next grid
+//   rate      R_l  = (S_l + v_l) [valid],  v_l = a max(mean_c G_{l+1}, 0) + b,  peak'_l = max(peak_l, R_l)
+//   fold      num_l <- num_l q + w L_l,  den_l <- den_l q + w,
+//             w = (up R_l / up peak'_l)^p,  q = (up peak_l / up peak'_l)^p      (no overflow, whatever p)
+//   collapse  O_l  = num_l / den_l + up(O_{l+1})
+//
+// Detail is taken from where it is strong; where frames are alike within the noise v they are averaged. All arrays are
+// float32, C order, from the caller. Every function is deterministic and independent of the number of threads.
+#pragma once
+
+#include "tensor.h"
+
+namespace pyfocus {
+
+// destination (C, ceil(h/2), ceil(w/2)) = down(source) [+ destination if `add`]
+void pyramid_down(const Tensor& source, const Tensor& destination, bool add, int threads);
+
+// destination (C, h, w) = gain * up(source (C, ceil(h/2), ceil(w/2))) [+ destination if `add`]
+void pyramid_up(const Tensor& source, const Tensor& destination, float gain, bool add, int threads);
+
+// destination (h, w) = source smoothed by the 5-tap binomial in both directions
+void pyramid_smooth(const Tensor& source, const Tensor& destination, int threads);
+
+// energy (H, W) on the coarse grid from fine (C, h, w) and coarse (C, H, W)
+void pyramid_energy(const Tensor& fine, const Tensor& coarse, const Tensor& energy, int threads);
+
+// rating (H, W): S in, R out. coarse (C, H, W) = G_{l+1}; valid (H, W) uint8 or null; peak (H, W) updated.
+// before (H, W): the peak as it was.
+void pyramid_rate(const Tensor& rating, const Tensor& coarse, const Tensor* valid, float slope, float floor,
+                  const Tensor& peak, const Tensor& before, int threads);
+
+// numerator (C, h, w) and denominator (h, w) updated with one frame. power: 1, 2, 4, 6 or 8.
+void pyramid_fold(const Tensor& fine, const Tensor& coarse, const Tensor& rating, const Tensor& before,
+                  const Tensor& peak, int power, const Tensor& numerator, const Tensor& denominator, int threads);
+
+// destination (C, h, w), which may be the numerator itself
+void pyramid_collapse(const Tensor& numerator, const Tensor& denominator, const Tensor& coarse,
+                      const Tensor& destination, int threads);
+
+// destination (ceil(h/2), ceil(w/2)) uint8: 1 where all 5x5 pixels below are valid
+void pyramid_valid(const Tensor& source, const Tensor& destination, int threads);
+
+}  // namespace pyfocus

@@ -1,0 +1,112 @@
+// unpack on the CPU: one row of one plane at a time. Bytes per value: 4 read, 1 or 2 written.
+#include "unpack.h"
+
+#include "isa.h"
+#include "parallel.h"
+
+#if defined(PYFOCUS_LAUNCHER)
+#include <cmath>
+#include <vector>
+#endif
+
+namespace pyfocus {
+
+// The sRGB power law is sampled 1024 times per octave, from 2^-9 (below its linear foot at 0.0031308) to 1: the index
+// is the top bits of the float itself.
+constexpr uint32_t kFirstBits = (127 - 9) << 10, kEntries = 9 * 1024 + 2;
+
+PYFOCUS_KERNEL(void, unpack_rows, const UnpackParams& p, int64_t row_begin, int64_t row_end)
+
+namespace PYFOCUS_ISA {
+namespace {
+
+inline float encode(float x, const float* curve) {
+  const float v = x > 0 ? (x < 1 ? x : 1.0f) : 0.0f;
+  uint32_t bits;
+  __builtin_memcpy(&bits, &v, 4);
+  const uint32_t index = bits < (kFirstBits << 13) ? 0 : (bits >> 13) - kFirstBits;
+  const float fraction = static_cast<float>(bits & 0x1fff) * (1.0f / 8192);
+  const float power = curve[index] + (curve[index + 1] - curve[index]) * fraction;
+  return v <= 0.0031308f ? v * 12.92f : power;
+}
+
+template <class T>
+void store_row(const float* from, int64_t count, const float* curve, float scale, float offset, T* to,
+               int64_t stride) {
+  constexpr float kLargest = sizeof(T) == 1 ? 255.0f : 65535.0f;
+  for (int64_t x = 0; x < count; ++x) {
+    const float v = (curve ? encode(from[x], curve) : from[x]) * scale + offset + 0.5f;
+    to[x * stride] = static_cast<T>(static_cast<int32_t>(v > 0 ? (v < kLargest ? v : kLargest) : 0.0f));
+  }
+}
+
+}  // namespace
+
+void unpack_rows(const UnpackParams& p, int64_t row_begin, int64_t row_end) {
+  for (int64_t y = row_begin; y < row_end; ++y)
+    for (int plane = 0; plane < p.planes; ++plane) {
+      const float* from = p.source + (plane * p.height + y) * p.width;
+      if (p.dtype == Dtype::U8)
+        store_row(from, p.width, p.curve, p.scale[plane], p.offset[plane],
+                  static_cast<uint8_t*>(p.destination[plane]) + y * p.row_stride, p.column_stride);
+      else
+        store_row(from, p.width, p.curve, p.scale[plane], p.offset[plane],
+                  static_cast<uint16_t*>(p.destination[plane]) + y * p.row_stride, p.column_stride);
+    }
+}
+
+}  // namespace PYFOCUS_ISA
+
+#if defined(PYFOCUS_LAUNCHER)
+namespace {
+
+const float* srgb_curve() {
+  static const std::vector<float> table = [] {
+    std::vector<float> t(kEntries);
+    for (uint32_t i = 0; i < kEntries; ++i) {
+      const double x = std::ldexp(1.0 + (i % 1024) / 1024.0, static_cast<int>(i / 1024) - 9);
+      t[i] = static_cast<float>(1.055 * std::pow(x, 1 / 2.4) - 0.055);
+    }
+    return t;
+  }();
+  return table.data();
+}
+
+}  // namespace
+
+void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
+            const float* offset, int threads) {
+  check_tensor("unpack", "source", source, Dtype::F32, 3);
+  check_contiguous("unpack", "source", source);
+  PYFOCUS_CHECK(source.shape[0] >= 1 && source.shape[0] <= kMaxPlanes, "unpack: source must have 1 to 4 planes, got %lld",
+                static_cast<long long>(source.shape[0]));
+  PYFOCUS_CHECK(destination.dtype == Dtype::U8 || destination.dtype == Dtype::U16,
+                "unpack: destination must be uint8 or uint16, got %s", dtype_name(destination.dtype));
+  PYFOCUS_CHECK(!destination.read_only, "unpack: destination is written to, got a read-only array");
+  PYFOCUS_CHECK(destination.device == Device::Cpu, "unpack: destination must be in CPU memory, got a CUDA array");
+  PYFOCUS_CHECK(destination.ndim == (mosaic ? 2 : 3), "unpack: destination must have %d dimensions, got %d",
+                mosaic ? 2 : 3, destination.ndim);
+  UnpackParams p;
+  p.source = source.as<const float>();
+  p.planes = static_cast<int>(source.shape[0]);
+  p.height = source.shape[1], p.width = source.shape[2];
+  p.dtype = destination.dtype;
+  p.curve = srgb ? srgb_curve() : nullptr;
+  const int64_t size = p.dtype == Dtype::U8 ? 1 : 2;
+  const int rows = mosaic ? 0 : 1, step = mosaic ? 2 : 1;
+  if (!mosaic) check_shape("unpack", "destination", destination, 0, p.planes);
+  check_shape("unpack", "destination", destination, rows, p.height * step);
+  check_shape("unpack", "destination", destination, rows + 1, p.width * step);
+  p.row_stride = step * destination.stride[rows], p.column_stride = step * destination.stride[rows + 1];
+  for (int i = 0; i < p.planes; ++i) {
+    const int64_t first = mosaic ? mosaic[i][0] * destination.stride[0] + mosaic[i][1] * destination.stride[1]
+                                 : i * destination.stride[0];
+    p.destination[i] = static_cast<char*>(destination.data) + size * first;
+    p.scale[i] = scale[i], p.offset[i] = offset[i];
+  }
+  parallel_for(p.height, 16, threads,
+               [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
+}
+#endif
+
+}  // namespace pyfocus

@@ -1,0 +1,34 @@
+// warp: resample planes through a homography (or affine) that maps destination pixels to source pixels.
+//
+//   dst[p, y, x] = interpolate(value(src[p]), M_p (x, y, 1)),   value(v) = table[v] * scale_p + offset_p
+//
+// With `root` values are interpolated as signed square roots, with `square` the result is squared again, sign kept:
+// in that encoding the lobes of a sharp kernel do not carry a bright light's ringing into its dark neighbours.
+//
+// Pixel centres at integers. Outside the source the edge pixel is repeated; `valid` says where the source was seen:
+// 1 where every plane's position lies within [0, width-1] x [0, height-1], else 0.
+#pragma once
+
+#include <cstdint>
+
+#include "planes.h"
+#include "sample.h"
+
+namespace pyfocus {
+
+struct WarpParams {
+  PlaneSource source;
+  double matrix[kMaxPlanes][9];   // row-major, destination (x, y, 1) to source, per plane
+  float* destination = nullptr;   // (planes, height, width), contiguous
+  uint8_t* valid = nullptr;       // (height, width) or null
+  int64_t height = 0, width = 0;
+  Interpolation interpolation = Interpolation::Bicubic;
+  bool root = false, square = false;
+  const float* weights = nullptr;  // 1025 phases of the interpolation's lanes
+};
+
+// matrices (C, 3, 3) float64; destination (C, h, w) float32; valid (h, w) uint8 or null. Deterministic.
+void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
+          Interpolation interpolation, bool root, bool square, int threads);
+
+}  // namespace pyfocus

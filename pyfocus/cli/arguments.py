@@ -1,0 +1,204 @@
+"""The words of the command line: options, their values, and what is wrong with them, in one line."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..environment import MOST_THREADS
+from ..warp import INTERPOLATIONS
+
+MOTIONS = ("translation", "similarity", "affine", "homography")
+REFERENCES = ("auto", "first", "middle", "last")
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+class UsageError(Exception):
+    """Options that do not go together, or a value that no option takes; exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of ``500MB``, ``2GB``, ``1.5GiB`` or a plain number."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?i?B?)\s*", text, re.IGNORECASE)
+    unit = match[2].upper() if match else "?"
+    if match and unit and not unit.endswith("B"):
+        unit += "B"
+    size = int(float(match[1]) * _UNITS[unit]) if match and unit in _UNITS else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"must be a size such as 500MB, 2GB or 1.5GiB, got {text!r}")
+    return size
+
+
+def parse_reference(text: str) -> str | int:
+    """``auto``, ``first``, ``middle``, ``last`` or the number of a frame, counted from 0."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if text not in REFERENCES:
+        raise argparse.ArgumentTypeError(
+            f"must be {', '.join(REFERENCES)} or a frame's number counted from 0, got {text!r}"
+        )
+    return text
+
+
+def parse_threads(text: str) -> int:
+    """A number of threads, 0 for all processors."""
+    if not (text.isascii() and text.isdigit() and int(text) <= MOST_THREADS):
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from 0 (all processors) to {MOST_THREADS}, got {text!r}"
+        )
+    return int(text)
+
+
+def parse_quality(text: str) -> int:
+    """JPEG quality, 1 to 100."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to 100, got {text!r}")
+    return int(text)
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(
+        prog="pyfocus",
+        description="Focus stacking straight from the sensor data.",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but more than a quarter of the frames was left "
+        "out, 130 stopped",
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"pyfocus {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    _stack(commands)
+    _simulate(commands)
+    info = commands.add_parser("info", help="versions, instruction set, threads", allow_abbrev=False)
+    info.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    return top
+
+
+def _talk(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("what is said, and how the machine is used")
+    group.add_argument("--json", action="store_true", help="the result as one JSON object on standard output")
+    loud = group.add_mutually_exclusive_group()
+    loud.add_argument("-v", "--verbose", action="store_true", help="also say what was decided, and why")
+    loud.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+    group.add_argument(
+        "--threads",
+        type=parse_threads,
+        metavar="N",
+        help="threads to use (default: PYFOCUS_THREADS, else all processors)",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace files that exist already")
+
+
+def _stack(commands: Any) -> None:
+    command: Parser = commands.add_parser(
+        "stack",
+        help="fuse a focus bracket into one sharp picture",
+        description="Fuse a focus bracket into one sharp picture.",
+        epilog="example: pyfocus stack IMG_*.CR3 -o sharp.tif --depth depth.png",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("files", nargs="+", metavar="FILES", help="frames: camera raws, TIFF, PNG, JPEG, WebP, folders or patterns")
+    add(
+        "-o",
+        "--output",
+        action="append",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help=".tif, .png, .jpg or .dng; may be repeated",
+    )
+    add("--depth", type=Path, metavar="FILE", help="write which frame is sharpest where, 16-bit .tif or .png")
+    add("--confidence", type=Path, metavar="FILE", help="write how clearly it is, 16-bit .tif or .png")
+    add("--fuser", choices=("average", "laplacian"), default="laplacian", help="default: %(default)s")
+    add(
+        "--domain",
+        choices=("raw", "rgb"),
+        help="where camera raws are fused: rgb demosaics each frame first (the default), raw fuses mosaics and "
+        "develops once (the default when a .dng is asked for)",
+    )
+    add("--order", choices=("name", "exif", "as-given"), default="name", help="focus order (default: %(default)s)")
+    add("--bits", type=int, choices=(8, 16), help="of TIFF and PNG (default: 16)")
+    add("--quality", type=parse_quality, default=95, metavar="N", help="of JPEG, 1 to 100 (default: %(default)s)")
+    add("--interpolation", choices=INTERPOLATIONS, default="lanczos3", help="default: %(default)s")
+    add("--no-equalise", dest="equalise", action="store_false", help="keep the frames' differences in brightness")
+    add(
+        "--memory",
+        type=parse_memory,
+        metavar="SIZE",
+        help="not to exceed, such as 2GB; what is left holds decoded frames",
+    )
+    group = command.add_argument_group("alignment")
+    add = group.add_argument
+    add("--motion", choices=MOTIONS, default="similarity", help="what may differ between frames (default: %(default)s)")
+    add(
+        "--reference",
+        type=parse_reference,
+        default="auto",
+        metavar="WHICH",
+        help="auto (the narrowest view), first, middle, last or a number from 0",
+    )
+    add("--no-align", dest="align", action="store_false", help="take the frames as they lie")
+    add("--no-crop", dest="crop", action="store_false", help="keep borders that not every frame saw")
+    add("--save-transforms", type=Path, metavar="FILE", help="write the alignment as JSON")
+    add("--transforms", type=Path, metavar="FILE", help="use an alignment that was saved")
+    _talk(command)
+
+
+def _simulate(commands: Any) -> None:
+    command: Parser = commands.add_parser(
+        "simulate",
+        help="make a focus bracket with known truth from a sharp picture",
+        description="Make a focus bracket with known truth from sharp pictures; several get a folder each.",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("photos", nargs="+", metavar="PHOTO", help="a picture, or the word 'procedural' for the scene that is built in")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for frames/, truth.tif, depth.png, scene.json",
+    )
+    add("--frames", type=int, default=12, metavar="N", help="default: %(default)s")
+    add("--raw", action="store_true", help="Bayer DNG frames instead of TIFF")
+    add("--iso", type=float, metavar="S", help="sensor noise, from 0 (clean) to 1 (very noisy); without it none")
+    add(
+        "--breathing",
+        type=float,
+        default=0.02,
+        metavar="F",
+        help="growth from first to last frame (default: %(default)s)",
+    )
+    add("--jitter", type=float, default=1.0, metavar="PX", help="random shift per frame (default: %(default)s)")
+    add("--rotation", type=float, default=0.0, metavar="DEG", help="random turn per frame (default: %(default)s)")
+    add("--flicker", type=float, default=0.0, metavar="F", help="largest change of exposure (default: %(default)s)")
+    add(
+        "--blur",
+        type=float,
+        default=8.0,
+        metavar="PX",
+        help="blur radius from nearest to farthest (default: %(default)s)",
+    )
+    add(
+        "--depth",
+        default="synthetic",
+        metavar="MAP",
+        help="a grey picture, bright is near, or 'synthetic' (the default)",
+    )
+    add("--seed", type=int, default=0, metavar="N", help="of everything random (default: %(default)s)")
+    add("--size", type=int, metavar="PX", help="shrink the picture to this longest side")
+    _talk(command)

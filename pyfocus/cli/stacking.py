@@ -1,0 +1,213 @@
+"""``pyfocus stack``: check everything that can be checked, then work, then write."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from .. import _C, __version__
+from ..burst import Array, Burst
+from ..errors import BurstError, ReadError
+from ..io import FrameSource, atomic, check_target, find_frames, read_burst, write_depth, write_dng, write_image
+from ..io.write import DEPTH_TARGETS
+from ..register import Registration, register
+from ..report import left_out_warnings, stack_report, summary, too_many_left_out
+from ..stack import Domain, Progress, Stacked, stack
+from .arguments import UsageError
+from .terminal import Terminal
+
+MANY_LEFT_OUT = 3
+
+
+def run(options: argparse.Namespace, terminal: Terminal) -> int:
+    """Stack; returns 0, or 3 when more than a quarter of the frames was left out."""
+    started = time.perf_counter()
+    sources = find_frames(options.files, options.order)
+    domain = choose_domain(options, sources, terminal)
+    targets = check_targets(options, sources)
+    burst = read_burst(_files(sources), order="as-given", domain="raw" if domain == "raw" else "auto")
+    check_alignment(options, len(burst))
+    transforms = load_transforms(options.transforms, burst) if options.transforms else None
+    if len(burst) == 1 and options.save_transforms and transforms is None:
+        transforms = register(burst)  # one frame needs none, but it was asked to be written
+    if len(burst) == 1:
+        terminal.warn(f"{burst.names[0]} is the only frame: there is nothing to stack, it is written as it is")
+    with terminal.progress() as tell:
+        stacked = stack(
+            burst, fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
+            align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
+            transforms=transforms, memory=options.memory, progress=tell,
+        )  # fmt: skip
+        writing = time.perf_counter()
+        _Writer(stacked, options).write(tell)
+    ended = time.perf_counter()
+    for line in left_out_warnings(stacked):
+        terminal.warn(line)
+    _explain(stacked, terminal)
+    report = stack_report(
+        stacked,
+        version=__version__,
+        inputs=_files(sources),
+        outputs=targets,
+        seconds={**stacked.seconds, "write": ended - writing, "total": ended - started},
+        threads=_C.threads(),
+        warnings=terminal.warnings,
+    )
+    if terminal.json:
+        terminal.result(json.dumps(report, indent=1, allow_nan=False))
+    elif not terminal.quiet:
+        terminal.result("\n".join(summary(report)))
+    return MANY_LEFT_OUT if too_many_left_out(stacked) else 0
+
+
+def choose_domain(options: argparse.Namespace, sources: Sequence[FrameSource], terminal: Terminal) -> Domain:
+    """Where raws are fused: as asked, else "raw" for the sake of a DNG, else "rgb". Raises UsageError."""
+    wanted: Domain | None = options.domain
+    image = next((source.name for source in sources if not source.is_raw), None)
+    dng = next((path for path in options.output if path.suffix.lower() == ".dng"), None)
+    if dng is not None and wanted == "rgb":
+        raise UsageError(f"{dng} needs the mosaics, which --domain rgb gives up; write .tif, or leave --domain out")
+    if image is not None and (dng is not None or wanted == "raw"):
+        asked = f"{dng} needs" if dng is not None else "--domain raw needs"
+        raise UsageError(f"{asked} camera raws, {image} is a picture already; write .tif and leave --domain out")
+    if dng is not None and wanted is None:
+        terminal.detail(f"fusing in the raw domain, because {dng} asks for a mosaic")
+    return wanted or ("raw" if dng is not None else "rgb")
+
+
+def check_targets(options: argparse.Namespace, sources: Sequence[FrameSource]) -> list[Path]:
+    """Every file that will be written, if all of them can be. Raises UsageError or WriteError."""
+    extra = [path for path in (options.depth, options.confidence) if path is not None]
+    if extra and options.fuser == "average":
+        raise UsageError("--depth and --confidence need a fuser that judges sharpness; use --fuser laplacian")
+    targets = [*options.output, *extra, *([options.save_transforms] if options.save_transforms else [])]
+    read = [source.path for source in sources] + ([options.transforms] if options.transforms else [])
+    seen: set[str] = set()
+    for target in targets:
+        place = os.path.realpath(target)
+        if place in seen:
+            raise UsageError(f"{target} is named twice as an output; give each one its own name")
+        seen.add(place)
+        if target.exists() and any(os.path.samefile(target, path) for path in dict.fromkeys(read) if path.exists()):
+            raise UsageError(f"{target} is one of the inputs, which are never changed; write to another name")
+    for target in options.output:
+        check_target(target, options.overwrite)
+    for target in extra:
+        check_target(target, options.overwrite, suffixes=DEPTH_TARGETS)
+    if options.save_transforms:
+        check_target(options.save_transforms, options.overwrite, suffixes=(".json",))
+    return targets
+
+
+def check_alignment(options: argparse.Namespace, count: int) -> None:
+    """Raise UsageError for options of alignment that contradict each other or the number of frames."""
+    if isinstance(options.reference, int) and options.reference >= count:
+        raise UsageError(
+            f"--reference must be below the number of frames, {count}, got {options.reference}; it counts from 0"
+        )
+    if options.transforms and not options.align:
+        raise UsageError("--transforms and --no-align contradict each other; leave one of them out")
+    if options.transforms and options.reference != "auto":
+        raise UsageError("--transforms says already which frame is the reference; leave --reference out")
+    if options.save_transforms and not options.align:
+        raise UsageError("--save-transforms has nothing to write with --no-align; leave one of them out")
+
+
+def load_transforms(path: Path, burst: Burst) -> Registration:
+    """A saved alignment, if it fits the burst. Raises ReadError or BurstError."""
+    try:
+        found = Registration.from_json(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no UTF-8, no JSON, or no transforms
+        raise ReadError(f"{path}: {error}; write such a file with --save-transforms") from error
+    if len(found.transforms) != len(burst):
+        raise BurstError(f"{path}: holds transforms of {len(found.transforms)} frames, the burst has {len(burst)}")
+    height, width = burst[0].size
+    if tuple(found.size) != (height, width):
+        raise BurstError(
+            f"{path}: its transforms are for frames of {found.size[1]} x {found.size[0]} px, "
+            f"these are {width} x {height} px"
+        )
+    return found
+
+
+class _Writer:
+    """Writes the outputs in turn, each whole or not at all."""
+
+    def __init__(self, stacked: Stacked, options: argparse.Namespace) -> None:
+        self._stacked, self._options, self._overwrite = stacked, options, bool(options.overwrite)
+        self._pictures: dict[int, Array] = {}
+
+    def write(self, tell: Progress) -> None:
+        """All that was asked for."""
+        options = self._options
+        maps = (
+            (options.depth, self.depth),
+            (options.confidence, self.confidence),
+            (options.save_transforms, self.maps),
+        )
+        jobs = [(path, self.picture) for path in options.output] + [(path, job) for path, job in maps if path]
+        for done, (path, job) in enumerate(jobs):
+            tell("write", done, len(jobs))
+            job(path)
+        tell("write", len(jobs), len(jobs))
+
+    def picture(self, path: Path) -> None:
+        """The fused picture, or the mosaic when the name ends in .dng."""
+        stacked, text = self._stacked, None
+        if "ImageDescription" not in stacked.meta.exif:
+            text = f"{len(stacked.names) - len(stacked.left_out)} frames stacked by pyfocus {__version__}"
+        if path.suffix.lower() == ".dng":
+            write_dng(path, *stacked.mosaic(), overwrite=self._overwrite, description=text)
+            return
+        bits: Literal[8, 16] = 8 if path.suffix.lower() in (".jpg", ".jpeg") or self._options.bits == 8 else 16
+        if bits not in self._pictures:
+            self._pictures[bits] = stacked.image(bits)
+        write_image(
+            path, self._pictures[bits], meta=stacked.meta, bits=bits, quality=self._options.quality,
+            overwrite=self._overwrite, description=text,
+        )  # fmt: skip
+
+    def depth(self, path: Path) -> None:
+        """Which frame is sharpest where."""
+        depth = self._stacked.depth()
+        assert depth is not None  # check_targets refuses fusers without one
+        write_depth(path, depth, frames=len(self._stacked.names), overwrite=self._overwrite)
+
+    def confidence(self, path: Path) -> None:
+        """How clearly it is."""
+        confidence = self._stacked.confidence()
+        assert confidence is not None
+        text = "confidence of the depth index: 0 = none, 65535 = certain"
+        write_image(path, confidence, bits=16, overwrite=self._overwrite, description=text)
+
+    def maps(self, path: Path) -> None:
+        """The alignment, as ``--transforms`` reads it."""
+        registration = self._stacked.registration
+        assert registration is not None  # check_targets refuses runs without one
+        with atomic(path, self._overwrite) as file:
+            file.write(json.dumps(registration.to_json(), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def _files(sources: Sequence[FrameSource]) -> list[Path]:
+    """The files in order, each once for all of its pages."""
+    return [s.path for i, s in enumerate(sources) if not (i and s.page is not None and sources[i - 1].path == s.path)]
+
+
+def _explain(stacked: Stacked, terminal: Terminal) -> None:
+    registration = stacked.registration
+    if registration is None:
+        return
+    terminal.detail(f"the reference is {stacked.names[registration.reference]}")
+    shifts = registration.shift_px
+    for i, name in enumerate(stacked.names):
+        terminal.detail(
+            f"{name}: correlation {registration.correlation[i]:.4f}, {int(registration.iterations[i])} iterations, "
+            f"{shifts[i]:.2f} px away at the corners"
+        )

@@ -1,0 +1,138 @@
+"""Standard output for results, standard error for everything else: progress, notes, warnings, errors."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
+
+from ..stack import Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+_LINE_EVERY_S = 5.0
+
+
+class Terminal:
+    """Where the command line speaks. ``quiet`` and ``verbose`` say how much; ``json`` keeps standard output bare."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False, json: bool = False) -> None:
+        self.quiet, self.verbose, self.json = quiet, verbose, json
+        self.warnings: list[str] = []
+
+    def result(self, text: str) -> None:
+        """What was asked for, on standard output."""
+        _write(sys.stdout, text)
+
+    def detail(self, text: str) -> None:
+        """A decision and its reason, with ``--verbose``."""
+        if self.verbose:
+            _write(sys.stderr, f"pyfocus: {text}")
+
+    def warn(self, text: str) -> None:
+        """Something the user should know; kept for the report."""
+        self.warnings.append(text)
+        _write(sys.stderr, f"pyfocus: warning: {text}")
+
+    def error(self, text: str) -> None:
+        """Why it failed, on one line."""
+        _write(sys.stderr, f"pyfocus: error: {' '.join(text.split())}")
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """A function ``(stage, done, total)`` to call as work proceeds; bars on a terminal, else short lines."""
+        if self.quiet:
+            yield lambda stage, done, total: None
+        elif sys.stderr.isatty():
+            with _bars() as bars:
+                yield _Bars(bars)
+        else:
+            lines = _Lines()
+            yield lines
+            lines.end()
+
+
+class _Bars:
+    """One bar per stage."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._stage, self._task = "", None
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage != self._stage:
+            self._stage, self._task = stage, self._bars.add_task(stage, total=total)
+        assert self._task is not None
+        self._bars.update(self._task, completed=done, total=total)
+
+
+def _bars() -> Bars:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            frames = speed and (task.total or 0) > 1 and task.description != "write"
+            return Text(f"{speed:.1f} frames/s" if frames else "", style="progress.data.speed")
+
+    columns = (
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    return Bars(*columns, console=Console(stderr=True))
+
+
+class _Lines:
+    """A line at the end of each stage, and one every few seconds of a long one."""
+
+    def __init__(self) -> None:
+        self._stage, self._total, self._done = "", 0, 0
+        self._begun = self._told = time.monotonic()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if stage != self._stage:
+            self.end()
+            self._stage, self._begun, self._told = stage, now, now
+        self._done, self._total = done, total
+        if now - self._told >= _LINE_EVERY_S and 0 < done < total:
+            self._told = now
+            rate = done / (now - self._begun)
+            left = (total - done) / rate
+            _write(sys.stderr, f"{stage}: {done} of {total}, {rate:.1f} frames/s, {left:.0f} s left")
+
+    def end(self) -> None:
+        """The closing line of the stage at hand, if there is one."""
+        if self._stage:
+            seconds = time.monotonic() - self._begun
+            frames = self._total > 1 and seconds > 0.01 and self._stage != "write"
+            rate = f", {self._total / seconds:.1f} frames/s" if frames else ""
+            _write(sys.stderr, f"{self._stage}: {self._done} of {self._total}, {seconds:.1f} s{rate}")
+        self._stage = ""
+
+
+def _write(stream: TextIO, text: str) -> None:
+    """Print and flush; when nobody reads any more (``| head``), go on in silence: files are still to be written."""
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        _silence(stream)
+    except OSError:
+        _silence(stream)
+        raise
+
+
+def _silence(stream: TextIO) -> None:
+    """Lead the stream nowhere, so that the interpreter's own flush at exit finds nothing to complain about."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

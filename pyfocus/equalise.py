@@ -1,0 +1,57 @@
+"""Exposure and colour drift between frames, measured on small pictures in linear light.
+
+Lamps flicker, shutters and apertures repeat within a few per cent, and focus breathing changes the effective
+f-number. Without correction a picked detail brings its frame's brightness along, and the result shows patches.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C
+from .affine import Matrix, at_pitch
+from .burst import Frame, Meta
+from .planes import planes_of
+
+Gains = npt.NDArray[np.float64]
+_THUMB_PX = 256
+_DARK, _BRIGHT = 0.002, 0.9  # linear light that is neither noise nor clipped
+_MOST = 2.0  # a larger change is another scene, not drift
+
+
+class Equaliser:
+    """Gains per plane that bring each frame to the brightness of the first one given.
+
+    The gain is the ratio of the light both frames have where they see the same and neither is clipped: going out of
+    focus moves light about, but keeps its sum.
+    """
+
+    def __init__(self, levels: Meta | None = None, threads: int = 0) -> None:
+        self._levels, self._threads = levels, threads
+        self._reference: npt.NDArray[np.float32] | None = None
+
+    def gain(self, frame: Frame, transform: Matrix) -> Gains:
+        """Factors (C,) for the frame's linear values; ``transform`` (3, 3): reference to frame pixels."""
+        planes = planes_of(frame, self._levels)
+        height, width = planes.size(frame.size)
+        factor = min(64, max(1, -(-max(height, width) // _THUMB_PX)))
+        thumb = np.empty((planes.count, height // factor, width // factor), np.float32)
+        for plane in range(planes.count):
+            weights = [float(i == plane) for i in range(planes.count)]
+            _C.luminance(planes.source, weights, thumb[plane], factor=factor, threads=self._threads, **planes.arguments)
+        maps = np.stack([at_pitch(transform, factor * planes.step)] * planes.count)
+        moved, valid = np.empty_like(thumb), np.empty(thumb.shape[1:], np.uint8)
+        _C.warp(thumb, maps, moved, valid, interpolation=0, threads=self._threads)
+        if self._reference is None or self._reference.shape != moved.shape:
+            self._reference = moved
+            return np.ones(planes.count)
+        return np.array([_ratio(r, m, valid) for r, m in zip(self._reference, moved, strict=True)])
+
+
+def _ratio(reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], valid: npt.NDArray[np.uint8]) -> float:
+    use = (valid > 0) & (reference > _DARK) & (reference < _BRIGHT) & (moved > _DARK) & (moved < _BRIGHT)
+    if use.sum() < 100:
+        return 1.0
+    ratio = float(reference[use].sum(dtype=float) / moved[use].sum(dtype=float))
+    return ratio if 1 / _MOST < ratio < _MOST else 1.0

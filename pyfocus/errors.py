@@ -1,0 +1,47 @@
+"""What can go wrong, as one tree.
+
+    PyfocusError
+    ├── ReadError           a file is missing, empty, truncated, not an image, or of a kind we do not read
+    ├── WriteError          a target exists already, cannot be written, or the disk is full
+    ├── BurstError          the frames do not belong together (sizes, cameras, number)
+    ├── ArgumentError       a value, shape or dtype the function does not take (also a ValueError)
+    ├── RegistrationError   no frame could be registered
+    ├── ResourceError       memory, threads or a device that is not there (also a RuntimeError)
+    └── Cancelled           the caller asked to stop
+
+Every text names the function or file, what was expected, what was found, and what to try.
+"""
+
+from __future__ import annotations
+
+
+class PyfocusError(Exception):
+    """Base of every error this library raises on purpose."""
+
+
+class ReadError(PyfocusError):
+    """A file is missing, empty, truncated, not an image, or of a kind that is not read."""
+
+
+class WriteError(PyfocusError):
+    """A target exists already, cannot be written, or the disk is full."""
+
+
+class BurstError(PyfocusError):
+    """The frames do not belong together: sizes, cameras, or how many there are."""
+
+
+class ArgumentError(PyfocusError, ValueError):
+    """A value, shape or dtype that the function does not take."""
+
+
+class RegistrationError(PyfocusError):
+    """No frame could be registered to the reference."""
+
+
+class ResourceError(PyfocusError, RuntimeError):
+    """Memory, threads or a device that is not there."""
+
+
+class Cancelled(PyfocusError):
+    """The caller asked to stop; nothing was written."""

@@ -1,0 +1,31 @@
+"""Files in and out: the only place that knows rawpy, tifffile and imagecodecs, loaded when first needed."""
+
+from __future__ import annotations
+
+from .atomic import atomic, check_target
+from .dng import dng_bytes, write_dng
+from .icc import srgb_profile
+from .image_files import MIN_SIZE_PX, upright
+from .order import FrameSource, find_frames, natural_key
+from .raw_files import develop_mosaic
+from .read import check_same, read_burst, read_image
+from .write import write_depth, write_image
+
+__all__ = [
+    "MIN_SIZE_PX",
+    "FrameSource",
+    "atomic",
+    "check_same",
+    "check_target",
+    "develop_mosaic",
+    "dng_bytes",
+    "find_frames",
+    "natural_key",
+    "read_burst",
+    "read_image",
+    "srgb_profile",
+    "upright",
+    "write_depth",
+    "write_dng",
+    "write_image",
+]

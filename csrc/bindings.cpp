@@ -79,14 +79,16 @@ class Array {
     const char* name = PyCapsule_GetName(capsule.ptr());
     const std::string kind = name ? name : "";
     if (kind == "dltensor_versioned") {
-      versioned_ = static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), name));
-      PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");
-      if (versioned_->version.major != DLPACK_MAJOR_VERSION) throw py::buffer_error("unknown DLPack version");
-      fill(versioned_->dl_tensor, versioned_->flags & DLPACK_FLAG_BITMASK_READ_ONLY);
+      auto* managed = static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), name));
+      if (managed->version.major != DLPACK_MAJOR_VERSION) throw py::buffer_error("unknown DLPack version");
+      fill(managed->dl_tensor, managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY);
+      PyCapsule_SetName(capsule.ptr(), "used_dltensor_versioned");  // only now ours: until here the capsule frees it
+      versioned_ = managed;
     } else if (kind == "dltensor") {
-      legacy_ = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), name));
+      auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), name));
+      fill(managed->dl_tensor, false);
       PyCapsule_SetName(capsule.ptr(), "used_dltensor");
-      fill(legacy_->dl_tensor, false);
+      legacy_ = managed;
     } else {
       throw py::type_error("__dlpack__ did not return a DLPack capsule");
     }

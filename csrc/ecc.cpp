@@ -1,123 +1,172 @@
-// ecc on the CPU. A row is walked in blocks of 256 pixels: positions and four taps of the moving image give value and
-// gradient in small arrays on the stack; then the Gram matrix of those arrays is added to 16 float lanes per pair. After
-// a row the lanes go to double. Row sums of y-weighted terms need no further arrays: y is constant in a row.
-// Affine, similarity and translation share one pass (their Jacobians are linear in each other); homography has a third
-// gradient component. The lanes are the same for every instruction set, and chunks of 16 rows are added in order.
+// ecc on the CPU. A row is handled in blocks: positions, samples and gradients go to small arrays, then every pair of
+// columns is summed in 16 float lanes per block and in double above it. Bytes per pixel: 4 of each image read.
 #include "ecc.h"
 
 #include "isa.h"
 #include "parallel.h"
 
-#if defined(PYFOCUS_LAUNCHER)
-#include <cmath>
-#include <cstring>
-#endif
-
 namespace pyfocus {
 
-PYFOCUS_KERNEL(void, ecc_rows, const EccParams& p, int64_t row_begin, int64_t row_end)
+PYFOCUS_KERNEL(void, ecc_rows, const EccParams& p, int parameters, int64_t row_begin, int64_t row_end)
 
 namespace PYFOCUS_ISA {
 namespace {
 
-constexpr int kBlock = 256, kLanes = 16;
-typedef float Lanes __attribute__((vector_size(kLanes * sizeof(float)), aligned(kLanes * sizeof(float))));
+constexpr int64_t kBlock = 256, kLanes = 16;
 
 struct Block {
-  alignas(64) float vector[kEccVectors][kBlock];
+  float column[8][kBlock];  // J
+  float moved[kBlock], fixed[kBlock], use[kBlock];
 };
 
-// Clamped to [low, high]; NaN becomes low.
-inline float clamp(float v, float low, float high) {
-  v = v > low ? v : low;
-  return v < high ? v : high;
+inline double dot(const float* a, const float* b) {
+  float lane[kLanes] = {};
+  for (int64_t x = 0; x < kBlock; x += kLanes)
+    for (int64_t k = 0; k < kLanes; ++k) lane[k] += a[x + k] * b[x + k];
+  double sum = 0;
+  for (int64_t k = 0; k < kLanes; ++k) sum += static_cast<double>(lane[k]);
+  return sum;
 }
 
-inline int64_t floor_within(double v, int64_t high) {
-  if (!(v > 0)) return 0;
-  return v < static_cast<double>(high) ? static_cast<int64_t>(v) : high;
-}
-
-// Value and gradient of the moving image at the positions of `count` pixels from (x0, y). Positions are kept relative
-// to the pixel (base_x, base_y) under the block's start: floats then resolve 1/65536 px at any image size.
-template <bool kProjective>
-void sample(const EccParams& p, int64_t x0, int64_t y, int count, Block* block) {
-  constexpr int kComponents = kProjective ? 3 : 2;
+// Samples the moving image under `count` pixels of row y from x0 on; the rest of the block is set to nothing.
+template <int kParameters>
+void fill(const EccParams& p, int64_t y, int64_t x0, int64_t count, Block* b) {
   const double* m = p.matrix;
-  const double x = static_cast<double>(x0), row = static_cast<double>(y);
-  const double n0 = m[0] * x + m[1] * row + m[2], n1 = m[3] * x + m[4] * row + m[5];
-  const double d = kProjective ? m[6] * x + m[7] * row + m[8] : 1.0;
-  const int64_t base_x = floor_within(n0 / d, p.moving_width - 2), base_y = floor_within(n1 / d, p.moving_height - 2);
-  const double bx = static_cast<double>(base_x), by = static_cast<double>(base_y);
-  const float u0 = static_cast<float>(n0 - bx * d), v0 = static_cast<float>(n1 - by * d);
-  const float u1 = static_cast<float>(m[0] - (kProjective ? bx * m[6] : 0.0));
-  const float v1 = static_cast<float>(m[3] - (kProjective ? by * m[6] : 0.0));
-  const float d0 = static_cast<float>(d), d1 = static_cast<float>(m[6]);
-  const float left = static_cast<float>(-base_x), top = static_cast<float>(-base_y);
-  const float right = static_cast<float>(p.moving_width - 1 - base_x);
-  const float bottom = static_cast<float>(p.moving_height - 1 - base_y);
-  const float last_x = right - 1.0f, last_y = bottom - 1.0f;
-  const float* fixed = p.fixed + y * p.fixed_stride + x0;
-  const uint8_t* fixed_mask = p.fixed_mask ? p.fixed_mask + y * p.fixed_mask_stride + x0 : nullptr;
-  const int stride = static_cast<int>(p.moving_stride);
-  const float* moving = p.moving + base_y * p.moving_stride + base_x;
-  alignas(64) float fx[kBlock], fy[kBlock], inverse[kBlock], valid[kBlock];
-  alignas(64) int32_t tap[kBlock];
-  for (int i = 0; i < count; ++i) {
-    const float k = static_cast<float>(i);
-    float u = u0 + u1 * k, v = v0 + v1 * k, w = 1.0f;
-    if (kProjective) {
-      const float depth = d0 + d1 * k;
-      w = depth > 1e-6f ? 1.0f / depth : 0.0f;
-      u *= w, v *= w;
-    }
-    const bool inside = (u >= left) & (u <= right) & (v >= top) & (v <= bottom) & (!kProjective | (w > 0.0f));
-    u = clamp(u, left, right), v = clamp(v, top, bottom);
-    const float cell_x = clamp(__builtin_floorf(u), left, last_x), cell_y = clamp(__builtin_floorf(v), top, last_y);
-    fx[i] = u - cell_x, fy[i] = v - cell_y;
-    tap[i] = static_cast<int32_t>(cell_y) * stride + static_cast<int32_t>(cell_x);
-    valid[i] = inside ? 1.0f : 0.0f;
-    if (kProjective) inverse[i] = w;
+  const double dy = static_cast<double>(y), right = static_cast<double>(p.moving_width - 1),
+               bottom = static_cast<double>(p.moving_height - 1);
+  const double bx = m[1] * dy + m[2], by = m[4] * dy + m[5], bw = m[7] * dy + m[8];
+  const float centre_x = 0.5f * static_cast<float>(p.width - 1), centre_y = 0.5f * static_cast<float>(p.height - 1);
+  const float scale = static_cast<float>(p.scale), inverse = 1.0f / scale;
+  const float v = (static_cast<float>(y) - centre_y) * inverse;
+  int32_t at[kBlock];
+  float fx[kBlock], fy[kBlock], px[kBlock], py[kBlock], pw[kBlock];
+  for (int64_t x = 0; x < count; ++x) {
+    const double dx = static_cast<double>(x0 + x), w = kParameters == 8 ? 1 / (m[6] * dx + bw) : 1.0;
+    const double sx = (m[0] * dx + bx) * w, sy = (m[3] * dx + by) * w;
+    const bool inside = sx >= 0 && sx <= right && sy >= 0 && sy <= bottom;
+    const double cx = inside ? sx : 0.0, cy = inside ? sy : 0.0;
+    int32_t ix = static_cast<int32_t>(cx), iy = static_cast<int32_t>(cy);
+    ix = ix > p.moving_width - 2 ? static_cast<int32_t>(p.moving_width - 2) : ix;
+    iy = iy > p.moving_height - 2 ? static_cast<int32_t>(p.moving_height - 2) : iy;
+    at[x] = iy * static_cast<int32_t>(p.moving_width) + ix;
+    fx[x] = static_cast<float>(cx - ix), fy[x] = static_cast<float>(cy - iy);
+    px[x] = static_cast<float>(cx), py[x] = static_cast<float>(cy), pw[x] = static_cast<float>(w);
+    b->use[x] = inside ? 1.0f : 0.0f;
   }
-  if (fixed_mask)
-    for (int i = 0; i < count; ++i) valid[i] = fixed_mask[i] ? valid[i] : 0.0f;
-  if (p.moving_mask) {
-    const int mask_stride = static_cast<int>(p.moving_mask_stride);
-    const uint8_t* mask = p.moving_mask + base_y * p.moving_mask_stride + base_x;
-    for (int i = 0; i < count; ++i) {  // rare: no need to be fast
-      const int line = tap[i] >= 0 ? (tap[i] / stride) : -((-tap[i] + stride - 1) / stride);
-      const uint8_t* cell = mask + line * mask_stride + (tap[i] - line * stride);
-      valid[i] = cell[0] && cell[1] && cell[mask_stride] && cell[mask_stride + 1] ? valid[i] : 0.0f;
+  if (p.mask)
+    for (int64_t x = 0; x < count; ++x) b->use[x] = p.mask[y * p.width + x0 + x] ? b->use[x] : 0.0f;
+  const float* fixed = p.fixed + y * p.width + x0;
+  const float moving_x = 0.5f * static_cast<float>(p.moving_width - 1),
+              moving_y = 0.5f * static_cast<float>(p.moving_height - 1);
+  for (int64_t x = 0; x < count; ++x) {
+    const float *top = p.moving + at[x], *low = top + p.moving_width;
+    const float a = top[0], c = top[1], d = low[0], e = low[1], use = b->use[x];
+    const float dx0 = c - a, dx1 = e - d, left = a + fy[x] * (d - a), step = dx0 + fy[x] * (dx1 - dx0);
+    const float gx = step * scale * use, gy = ((d - a) + fx[x] * ((e - c) - (d - a))) * scale * use;
+    const float u = (static_cast<float>(x0 + x) - centre_x) * inverse;
+    b->moved[x] = (left + fx[x] * step) * use;
+    b->fixed[x] = fixed[x] * use;
+    const float hx = kParameters == 8 ? gx * pw[x] : gx, hy = kParameters == 8 ? gy * pw[x] : gy;
+    b->column[0][x] = hx * u, b->column[1][x] = hx * v, b->column[2][x] = hx;
+    b->column[3][x] = hy * u, b->column[4][x] = hy * v, b->column[5][x] = hy;
+    if constexpr (kParameters == 8) {
+      const float along = -(hx * (px[x] - moving_x) + hy * (py[x] - moving_y)) * inverse;
+      b->column[6][x] = along * u, b->column[7][x] = along * v;
     }
   }
-  float(*out)[kBlock] = block->vector;
-  const float scale = static_cast<float>(p.scale), unit = static_cast<float>(1.0 / p.scale);
-  const float centre = static_cast<float>((x - p.centre_x) / p.scale);
-  const float qx = static_cast<float>((bx - p.moving_x) / p.scale), qy = static_cast<float>((by - p.moving_y) / p.scale);
-  const float moving_level = p.moving_level, fixed_level = p.fixed_level;
-  for (int i = 0; i < count; ++i) {
-    const float* at = moving + tap[i];
-    const float a = at[0], b = at[1], c = at[stride], e = at[stride + 1];
-    const float ab = b - a, ce = e - c, above = a + fx[i] * ab, below = c + fx[i] * ce;
-    const bool use = valid[i] > 0.0f;
-    float gx = use ? (ab + fy[i] * (ce - ab)) * scale : 0.0f;
-    float gy = use ? (below - above) * scale : 0.0f;
-    const float column = centre + static_cast<float>(i) * unit;
-    if (kProjective) {
-      gx *= inverse[i], gy *= inverse[i];
-      const float px = qx + (fx[i] + static_cast<float>(0)) * unit, py = qy + fy[i] * unit;
-      out[4][i] = px, out[5][i] = py;  // completed below, where the tap's cell is known
-    }
-    out[0][i] = gx, out[1][i] = gx * column;
-    out[2][i] = gy, out[3][i] = gy * column;
-    out[2 * kComponents][i] = use ? above + fy[i] * (below - above) - moving_level : 0.0f;
-    out[2 * kComponents + 1][i] = use ? fixed[i] - fixed_level : 0.0f;
-    out[2 * kComponents + 2][i] = valid[i];
+  for (int64_t x = count; x < kBlock; ++x) {
+    for (int k = 0; k < kParameters; ++k) b->column[k][x] = 0;
+    b->moved[x] = b->fixed[x] = b->use[x] = 0;
   }
-  for (int k = 0; k < 2 * kComponents + 3; ++k)
-    for (int i = count; i < kBlock && (i & (kLanes - 1)); ++i) out[k][i] = 0.0f;
+}
+
+template <int kParameters>
+void sum_rows(const EccParams& p, int64_t row_begin, int64_t row_end) {
+  constexpr int kCount = ecc_sum_count(kParameters);
+  double sums[kCount] = {};
+  Block b;
+  for (int64_t y = row_begin; y < row_end; ++y)
+    for (int64_t x = 0; x < p.width; x += kBlock) {
+      fill<kParameters>(p, y, x, p.width - x < kBlock ? p.width - x : kBlock, &b);
+      int at = 0;
+      for (int k = 0; k < kParameters; ++k)
+        for (int l = k; l < kParameters; ++l) sums[at++] += dot(b.column[k], b.column[l]);
+      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.moved);
+      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.fixed);
+      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.use);
+      sums[at++] += dot(b.moved, b.use);
+      sums[at++] += dot(b.fixed, b.use);
+      sums[at++] += dot(b.moved, b.moved);
+      sums[at++] += dot(b.fixed, b.fixed);
+      sums[at++] += dot(b.moved, b.fixed);
+      sums[at++] += dot(b.use, b.use);
+    }
+  double* out = p.chunk + row_begin / kEccChunkRows * kCount;
+  for (int k = 0; k < kCount; ++k) out[k] = sums[k];
 }
 
 }  // namespace
+
+void ecc_rows(const EccParams& p, int parameters, int64_t row_begin, int64_t row_end) {
+  if (parameters == 8)
+    sum_rows<8>(p, row_begin, row_end);
+  else
+    sum_rows<6>(p, row_begin, row_end);
+}
+
 }  // namespace PYFOCUS_ISA
+
+#if defined(PYFOCUS_LAUNCHER)
+void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Tensor& matrix, int parameters,
+         const Tensor& workspace, const Tensor& sums, int threads) {
+  check_tensor("ecc", "fixed", fixed, Dtype::F32, 2);
+  check_contiguous("ecc", "fixed", fixed);
+  check_tensor("ecc", "moving", moving, Dtype::F32, 2);
+  check_contiguous("ecc", "moving", moving);
+  check_tensor("ecc", "matrix", matrix, Dtype::F64, 2);
+  check_contiguous("ecc", "matrix", matrix);
+  check_shape("ecc", "matrix", matrix, 0, 3);
+  check_shape("ecc", "matrix", matrix, 1, 3);
+  PYFOCUS_CHECK(parameters == 6 || parameters == 8, "ecc: parameters must be 6 (affine) or 8 (homography), got %d",
+                parameters);
+  for (const Tensor* t : {&fixed, &moving})
+    PYFOCUS_CHECK(t->shape[0] >= 2 && t->shape[1] >= 2 && t->count() < (int64_t{1} << 31),
+                  "ecc: images must be 2 x 2 pixels or more and fewer than 2^31, got %lld x %lld",
+                  static_cast<long long>(t->shape[0]), static_cast<long long>(t->shape[1]));
+  const int count = ecc_sum_count(parameters);
+  const int64_t chunks = (fixed.shape[0] + kEccChunkRows - 1) / kEccChunkRows;
+  check_output("ecc", "workspace", workspace, Dtype::F64, 2);
+  check_shape("ecc", "workspace", workspace, 0, chunks);
+  check_shape("ecc", "workspace", workspace, 1, count);
+  check_output("ecc", "sums", sums, Dtype::F64, 1);
+  check_shape("ecc", "sums", sums, 0, count);
+  EccParams p;
+  p.fixed = fixed.as<const float>(), p.moving = moving.as<const float>();
+  p.height = fixed.shape[0], p.width = fixed.shape[1];
+  p.moving_height = moving.shape[0], p.moving_width = moving.shape[1];
+  for (int i = 0; i < 9; ++i) {
+    p.matrix[i] = matrix.as<const double>()[i];
+    PYFOCUS_CHECK(p.matrix[i] - p.matrix[i] == 0, "ecc: matrix must be finite, got %g", p.matrix[i]);
+  }
+  PYFOCUS_CHECK(parameters == 8 || (p.matrix[6] == 0 && p.matrix[7] == 0 && p.matrix[8] == 1),
+                "ecc: an affine matrix must end with the row 0 0 1, got %g %g %g", p.matrix[6], p.matrix[7],
+                p.matrix[8]);
+  p.scale = 0.5 * static_cast<double>(p.height > p.width ? p.height : p.width);
+  p.chunk = workspace.as<double>();
+  if (mask) {
+    check_tensor("ecc", "mask", *mask, Dtype::U8, 2);
+    check_contiguous("ecc", "mask", *mask);
+    check_shape("ecc", "mask", *mask, 0, p.height);
+    check_shape("ecc", "mask", *mask, 1, p.width);
+    p.mask = mask->as<const uint8_t>();
+  }
+  parallel_for(p.height, kEccChunkRows, threads,
+               [&](int64_t begin, int64_t end) { PYFOCUS_BEST(ecc_rows)(p, parameters, begin, end); });
+  double* out = sums.as<double>();
+  for (int k = 0; k < count; ++k) out[k] = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk)
+    for (int k = 0; k < count; ++k) out[k] += p.chunk[chunk * count + k];
+}
+#endif
+
 }  // namespace pyfocus

@@ -38,6 +38,7 @@ void luminance_rows(const LuminanceParams& p, int64_t row_begin, int64_t row_end
       float sum[kBlock] = {};
       for (int64_t j = 0; j < f; ++j)
         for (int plane = 0; plane < p.source.planes; ++plane) {
+          if (p.weight[plane] == 0) continue;
           if (p.source.dtype == Dtype::U8)
             add_row<uint8_t>(p.source, plane, y * f + j, x * f, count * f, p.weight[plane], sum);
           else if (p.source.dtype == Dtype::U16)

@@ -36,6 +36,7 @@ struct Tensor {
     return n;
   }
   bool is_contiguous() const {
+    if (count() == 0) return true;  // producers give empty arrays any strides
     int64_t expected = 1;
     for (int i = ndim - 1; i >= 0; --i) {
       if (shape[i] != 1 && stride[i] != expected) return false;

@@ -150,23 +150,31 @@ void locate(const WarpParams& p, const double* m, const Window& w, int64_t x0, i
   }
 }
 
-inline float total(const float (&v)[2]) { return v[0] + v[1]; }
-inline float total(const float (&v)[4]) { return (v[0] + v[2]) + (v[1] + v[3]); }
-inline float total(const float (&v)[8]) {
-  const float half[4] = {v[0] + v[4], v[1] + v[5], v[2] + v[6], v[3] + v[7]};
-  return total(half);
+// Lanes are added in pairs, in the same order on every machine.
+inline float total(const float* v, int lanes) {
+  if (lanes == 2) return v[0] + v[1];
+  if (lanes == 4) return (v[0] + v[2]) + (v[1] + v[3]);
+  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
 template <class Taps>
 void interpolate(const float* window, int64_t stride, const Row<Taps>& r, int64_t count, float* out) {
-  constexpr int kLanes = Taps::kLanes, kCount = Taps::kCount;
+  // A row of taps is one vector of the compiler's own (two registers where the machine's are shorter).
+  typedef float Vector __attribute__((vector_size(Taps::kLanes * 4)));
   for (int64_t x = 0; x < count; ++x) {
-    const float *taps = window + r.first[x], *wx = r.wx + x * kLanes, *wy = r.wy + x * kLanes;
-    float sum[kLanes] = {};
-    for (int j = 0; j < kCount; ++j)
-      for (int k = 0; k < kLanes; ++k) sum[k] += wy[j] * taps[j * stride + k];
-    for (int k = 0; k < kLanes; ++k) sum[k] *= wx[k];
-    out[x] = total(sum);
+    const float *taps = window + r.first[x], *wy = r.wy + x * Taps::kLanes;
+    Vector row, sum;
+    __builtin_memcpy(&sum, taps, sizeof sum);
+    sum *= wy[0];
+    for (int j = 1; j < Taps::kCount; ++j) {
+      __builtin_memcpy(&row, taps + j * stride, sizeof row);
+      sum += row * wy[j];
+    }
+    __builtin_memcpy(&row, r.wx + x * Taps::kLanes, sizeof row);
+    sum *= row;
+    float lane[Taps::kLanes];
+    __builtin_memcpy(lane, &sum, sizeof lane);
+    out[x] = total(lane, Taps::kLanes);
   }
 }
 

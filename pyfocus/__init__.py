@@ -1,0 +1,66 @@
+"""Focus stacking straight from the sensor data: a burst of frames in, one all-in-focus picture out.
+
+    import pyfocus
+
+    result = pyfocus.stack(pyfocus.read_burst("bracket/"))
+    pyfocus.write_image("sharp.tif", result.image())
+
+Frames may as well be arrays, (H, W) or (H, W, 3), uint8, uint16 or float32, or arrive one by one:
+
+    stacker = pyfocus.Stacker()
+    for frame in stage:
+        stacker.push(frame)
+    result = stacker.finish()
+    picture, depth = result.image(), result.depth()
+
+Threads: all processors, unless the environment's PYFOCUS_THREADS or a ``threads`` argument says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+
+__version__ = "0.1.0"
+
+# stack, register, warp and develop are functions here and also the modules they come from. An import of a module sets
+# the package's attribute, but only the first one does: every name below is bound after its module was loaded, for good.
+from . import _C as _C
+from . import environment, errors, simulate
+from .burst import Burst, Frame, Meta
+from .develop import develop
+from .fuse import Average, Fused, Fuser
+from .io import read_burst, write_depth, write_dng, write_image
+from .laplacian import Laplacian
+from .register import Registration, register
+from .stack import Stacked, Stacker, stack
+from .warp import warp
+
+__all__ = [
+    "Average",
+    "Burst",
+    "Frame",
+    "Fused",
+    "Fuser",
+    "Laplacian",
+    "Meta",
+    "Registration",
+    "Stacked",
+    "Stacker",
+    "__version__",
+    "develop",
+    "errors",
+    "read_burst",
+    "register",
+    "simulate",
+    "stack",
+    "warp",
+    "write_depth",
+    "write_dng",
+    "write_image",
+]
+
+try:
+    _C.set_threads(environment.threads())
+except errors.ArgumentError as error:
+    # a library must stay importable: one line now, all processors after; the command line stops here instead
+    logging.getLogger(__name__).error("pyfocus: error: %s", error)

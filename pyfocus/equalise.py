@@ -49,6 +49,11 @@ class Equaliser:
         return np.array([_ratio(r, m, valid) for r, m in zip(self._reference, moved, strict=True)])
 
 
+def _stride(factor: int) -> int:
+    """The largest of 4, 3, 2, 1 that divides the block, leaving it 2 pixels or more."""
+    return next((s for s in (4, 3, 2) if factor % s == 0 and factor // s >= 2), 1)
+
+
 def _ratio(reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], valid: npt.NDArray[np.uint8]) -> float:
     use = (valid > 0) & (reference > _DARK) & (reference < _BRIGHT) & (moved > _DARK) & (moved < _BRIGHT)
     if use.sum() < 100:

@@ -54,8 +54,8 @@ class Laplacian(_Folding):
         if self._accept(planes, valid):
             self._begin(planes)
         planes = np.ascontiguousarray(planes)
-        if valid is not None and valid.all():
-            valid = None
+        if valid is not None:
+            valid = None if valid.all() else np.ascontiguousarray(valid)
         self._measure(planes)
         self._rate(planes, valid)
         fine = planes
@@ -109,7 +109,11 @@ class Laplacian(_Folding):
 
     def _rate(self, planes: Planes, valid: Mask | None) -> None:
         """Ratings: energy pooled across levels, noise floor, mask, running maximum."""
-        slope, floor = self._noise_floor()
+        seen: list[Mask | None] = [valid]
+        for level in self._levels if valid is not None else ():
+            seen.append(np.empty(level.rating.shape, np.uint8))
+            _C.pyramid_valid(seen[-2], seen[-1], threads=self.threads)
+        slope, floor = self._noise_floor(seen[min(1, len(seen) - 1)])
         finer = None
         for level in self._levels:
             np.copyto(level.rating, level.energy)
@@ -121,19 +125,17 @@ class Laplacian(_Folding):
             _C.pyramid_up(coarser.energy, level.energy, _COARSER, add=True, threads=self.threads)
         for i, level in enumerate(self._levels):
             share = _FLOOR * (_WHITE_NOISE[i] if i < 8 else 4.0**-i) / _WHITE_NOISE[0]
-            if valid is not None:
-                low = np.empty(level.rating.shape, np.uint8)
-                _C.pyramid_valid(valid, low, threads=self.threads)
-                valid = low
             _C.pyramid_rate(
-                level.rating, level.coarse, valid, share * slope, share * floor + _FLOOR * _SMALLEST,
-                level.peak, level.before, threads=self.threads,
+                level.rating, level.coarse, seen[i + 1] if valid is not None else None,
+                share * slope, share * floor + _FLOOR * _SMALLEST, level.peak, level.before, threads=self.threads,
             )  # fmt: skip
 
-    def _noise_floor(self) -> tuple[float, float]:
+    def _noise_floor(self, seen: Mask | None) -> tuple[float, float]:
         """The calmest frame's noise so far: texture only adds to what is taken for noise."""
         light = self._levels[0].coarse
-        slope, floor = noise_of(self._levels[0].energy, light)
+        slope, floor = noise_of(self._levels[0].energy, light, seen)
+        if slope == floor == 0:  # a black, clipped or masked frame tells nothing, least of all that there is no noise
+            return self._noise or (0.0, 0.0)
         middle = max(0.0, float(np.median(light[:, ::8, ::8])))
         if self._noise is None or slope * middle + floor < self._noise[0] * middle + self._noise[1]:
             self._noise = (slope, floor)
@@ -156,7 +158,7 @@ class Laplacian(_Folding):
         level = self._levels[self._depth_level]
         index = self._index / np.maximum(self._index_weight, 1e-30)
         mean = self._total / np.maximum(self._seen, 1)
-        margin = 1 - mean / np.maximum(level.peak, 1e-30)
+        margin = 1 - np.where(level.peak > 0, mean / np.maximum(level.peak, 1e-30), 1)  # unseen: no confidence
         step = np.clip((margin - _UNSURE) / (_SURE - _UNSURE), 0, 1)
         maps = np.stack([index, step * step * (3 - 2 * step)]).astype(np.float32)
         for finer in self._levels[self._depth_level :: -1]:
@@ -174,15 +176,23 @@ class Laplacian(_Folding):
         return image
 
 
-def noise_of(energy: Planes, light: Planes, bins: int = 8, quantile: float = 0.2) -> tuple[float, float]:
+def noise_of(
+    energy: Planes, light: Planes, seen: Mask | None = None, bins: int = 8, quantile: float = 0.2
+) -> tuple[float, float]:
     """Noise variance of a frame's finest detail as ``slope * light + floor`` (both >= 0), linear units squared.
 
     ``energy`` (H, W) is the pooled squared detail of level 0 and ``light`` (C, H, W) the Gaussian level below it.
-    In every range of brightness most places hold detail; the quietest fifth is taken for bare noise.
+    In every range of brightness most places hold detail; the quietest fifth is taken for bare noise. Only places where
+    ``seen`` (H, W) is not 0 count. (0, 0) when there are too few to tell.
     """
     step = max(1, int(np.sqrt(energy.size / 60_000)))
     quiet = energy[::step, ::step].ravel()
     mean = light[:, ::step, ::step].mean(axis=0).ravel()
+    if seen is not None:
+        use = seen[::step, ::step].ravel() > 0
+        quiet, mean = quiet[use], mean[use]
+    if mean.size == 0:
+        return 0.0, 0.0
     edges = np.quantile(mean, np.linspace(0.02, 0.98, bins + 1))
     x, y = [], []
     for low, high in zip(edges[:-1], edges[1:], strict=True):

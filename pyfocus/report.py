@@ -74,7 +74,7 @@ def frame_reports(stacked: Stacked) -> list[Report]:
 
 def summary(report: Report) -> list[str]:
     """The report as the lines that ``pyfocus stack`` prints."""
-    lines = [f"{output['path']}  ({output['bytes'] / 1e6:.1f} MB)" for output in report["outputs"]]
+    lines = [f"{output['path']}  ({_size(output['bytes'])})" for output in report["outputs"]]
     total, used = len(report["frames"]), report["frames_used"]
     reference = f", reference {report['reference']}" if report["reference"] else ""
     lines.append(
@@ -84,6 +84,10 @@ def summary(report: Report) -> list[str]:
     memory = f"{report['peak_memory_mb'] / 1000:.2f} GB"
     lines.append(f"{', '.join(stages)}; {report['seconds']['total']:.1f} s in all, peak memory {memory}")
     return lines
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
 
 
 def left_out_warnings(stacked: Stacked) -> list[str]:

@@ -238,12 +238,16 @@ def fit_line(x: Float, y: Float) -> tuple[float, float]:
     return (0.0, float(np.median(y))) if slope < 0 else (float(slope), float(floor))
 
 
-def noise_of(quiet: Float, light: Float) -> tuple[float, float]:
+def noise_of(
+    quiet: Float, light: Float, seen: npt.NDArray[np.generic] | None = None
+) -> tuple[float, float]:
     """Slope and floor of the quietest fifth of the energy per brightness octile."""
     step = max(1, int(np.sqrt(quiet.size / 60_000)))
     e, mean = quiet[::step, ::step].ravel(), light[:, ::step, ::step].mean(axis=0).ravel()
-    edges = np.quantile(mean, np.linspace(0.02, 0.98, 9))
-    points = []
+    if seen is not None:
+        e, mean = e[seen[::step, ::step].ravel() > 0], mean[seen[::step, ::step].ravel() > 0]
+    points: list[tuple[float, float]] = []
+    edges = np.quantile(mean, np.linspace(0.02, 0.98, 9)) if mean.size else np.zeros(1)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         inside = (mean >= low) & (mean <= high) & (mean > 0) & (mean < 0.9)
         if inside.sum() > 50:
@@ -293,17 +297,20 @@ def rate(
     return Rated(detail, ratings, g[-1])
 
 
-def running_noise(frames: Sequence[npt.NDArray[np.generic]]) -> list[tuple[float, float]]:
+def running_noise(
+    frames: Sequence[npt.NDArray[np.generic]], masks: Sequence[npt.NDArray[np.generic] | None]
+) -> list[tuple[float, float]]:
     """The calmest noise seen up to each frame, compared at that frame's middle brightness."""
     best: tuple[float, float] | None = None
     out = []
-    for frame in frames:
+    for frame, mask in zip(frames, masks, strict=True):
         light = down(frame)
-        slope, floor = noise_of(smooth(energy(frame, light)), light)
+        slope, floor = noise_of(smooth(energy(frame, light)), light, None if mask is None else valid_below(mask))
         middle = max(0.0, float(np.median(light[:, ::8, ::8])))
-        if best is None or slope * middle + floor < best[0] * middle + best[1]:
+        measured = slope > 0 or floor > 0
+        if measured and (best is None or slope * middle + floor < best[0] * middle + best[1]):
             best = (slope, floor)
-        out.append(best)
+        out.append(best or (0.0, 0.0))
     return out
 
 
@@ -315,7 +322,7 @@ def laplacian(
     """Image (C, h, w), depth (h, w) and confidence (h, w) of frames (C, h, w), all at once."""
     h, w = frames[0].shape[-2:]
     levels = max(1, int(np.log2(max(min(h, w), 16) / 8)))
-    noise = running_noise(frames)
+    noise = running_noise(frames, masks)
     rated = [rate(f, m, n, levels) for f, m, n in zip(frames, masks, noise, strict=True)]
     weight = np.stack([r.rating[-1] + 1e-12 for r in rated])[:, None]
     image = (weight * np.stack([r.base for r in rated])).sum(axis=0) / weight.sum(axis=0)
@@ -341,5 +348,6 @@ def _depth(ratings: list[Float], places: Sequence[float] | None) -> tuple[Float,
     where = np.arange(len(r), dtype=np.float64) if places is None else np.asarray(places, np.float64)
     index = np.tensordot(where, weight, 1) / np.maximum(weight.sum(axis=0), 1e-30)
     mean = r.sum(axis=0) / np.maximum((r > 0).sum(axis=0), 1)
-    step = np.clip((1 - mean / np.maximum(top, 1e-30) - UNSURE) / (SURE - UNSURE), 0, 1)
+    margin = np.where(top > 0, 1 - mean / np.where(top > 0, top, 1), 0)  # nothing seen: no confidence
+    step = np.clip((margin - UNSURE) / (SURE - UNSURE), 0, 1)
     return index, step * step * (3 - 2 * step)

@@ -17,7 +17,8 @@ from ..io import FrameSource, atomic, check_target, find_frames, read_burst, wri
 from ..io.write import DEPTH_TARGETS
 from ..register import Registration, register
 from ..report import left_out_warnings, stack_report, summary, too_many_left_out
-from ..stack import Domain, Progress, Stacked, stack
+from ..stack import Progress, Stacked, stack
+from ..warp import Domain
 from .arguments import UsageError
 from .terminal import Terminal
 
@@ -37,14 +38,15 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         transforms = register(burst)  # one frame needs none, but it was asked to be written
     if len(burst) == 1:
         terminal.warn(f"{burst.names[0]} is the only frame: there is nothing to stack, it is written as it is")
+    terminal.detail(f"stacking {len(burst)} frames, {burst.names[0]} to {burst.names[-1]}")
     with terminal.progress() as tell:
         stacked = stack(
             burst, fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
             align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
             transforms=transforms, memory=options.memory, progress=tell,
         )  # fmt: skip
-        writing = time.perf_counter()
-        _Writer(stacked, options).write(tell)
+        writer = _Writer(stacked, options)
+        writer.write(tell)
     ended = time.perf_counter()
     for line in left_out_warnings(stacked):
         terminal.warn(line)
@@ -54,7 +56,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         version=__version__,
         inputs=_files(sources),
         outputs=targets,
-        seconds={**stacked.seconds, "write": ended - writing, "total": ended - started},
+        seconds={**stacked.seconds, **writer.seconds, "total": ended - started},
         threads=_C.threads(),
         warnings=terminal.warnings,
     )
@@ -143,10 +145,11 @@ class _Writer:
     def __init__(self, stacked: Stacked, options: argparse.Namespace) -> None:
         self._stacked, self._options, self._overwrite = stacked, options, bool(options.overwrite)
         self._pictures: dict[int, Array] = {}
+        self.seconds = {"develop": 0.0, "write": 0.0}
 
     def write(self, tell: Progress) -> None:
         """All that was asked for."""
-        options = self._options
+        options, started = self._options, time.perf_counter()
         maps = (
             (options.depth, self.depth),
             (options.confidence, self.confidence),
@@ -157,6 +160,7 @@ class _Writer:
             tell("write", done, len(jobs))
             job(path)
         tell("write", len(jobs), len(jobs))
+        self.seconds["write"] = time.perf_counter() - started - self.seconds["develop"]
 
     def picture(self, path: Path) -> None:
         """The fused picture, or the mosaic when the name ends in .dng."""
@@ -168,7 +172,9 @@ class _Writer:
             return
         bits: Literal[8, 16] = 8 if path.suffix.lower() in (".jpg", ".jpeg") or self._options.bits == 8 else 16
         if bits not in self._pictures:
+            started = time.perf_counter()
             self._pictures[bits] = stacked.image(bits)
+            self.seconds["develop"] += time.perf_counter() - started
         write_image(
             path, self._pictures[bits], meta=stacked.meta, bits=bits, quality=self._options.quality,
             overwrite=self._overwrite, description=text,

@@ -13,6 +13,7 @@ from ..stack import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
 _LINE_EVERY_S = 5.0
 
@@ -61,7 +62,8 @@ class _Bars:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._stage, self._task = "", None
+        self._stage = ""
+        self._task: TaskID | None = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         if stage != self._stage:

@@ -53,7 +53,7 @@ def repeat_frames(paths: list[Path], folder: Path, times: int) -> list[Path]:
 
 
 def detail(picture: Picture) -> float:
-    """Mean absolute Laplacian of the inner part of a picture at half size (where noise counts less): how sharp it is."""
+    """Mean absolute Laplacian of the inner part of a picture at half size (where noise counts less): its sharpness."""
     height, width = picture.shape[:2]
     inner = picture[height // 10 : -height // 10, width // 10 : -width // 10]
     top = np.iinfo(picture.dtype).max

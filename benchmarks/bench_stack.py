@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import cv2
 import peers
+import tifffile
 from common import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
 from frames import detail, repeat_frames, write_frames
 
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         "frames": options.frames, "size": list(size), "format": "16-bit RGB TIFF, uncompressed",
         "warm_up": options.warm_up, "runs": options.runs,
     })  # fmt: skip
-    results["versions"] |= {tool.name: tool.version for tool in tools[1:] if tool.commands}
+    results["versions"] |= {tool.name: tool.version for tool in tools if tool.commands}
     WORK.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.scratch or WORK) as scratch:
         started = time.perf_counter()
@@ -93,7 +93,8 @@ def _once(tool: peers.Tool, frames: list[Path], folder: Path, scene: float = 1.0
     assert tool.commands is not None
     cost = run_all(tool.commands(frames, output), folder)
     picture: dict[str, Any] = {}
-    if output.exists() and (image := cv2.imread(str(output), cv2.IMREAD_UNCHANGED)) is not None:
+    if output.exists():
+        image = tifffile.imread(output)
         picture = {
             "shape": list(image.shape),
             "dtype": str(image.dtype),

@@ -57,7 +57,7 @@ def detail(picture: Picture) -> float:
     height, width = picture.shape[:2]
     inner = picture[height // 10 : -height // 10, width // 10 : -width // 10]
     top = np.iinfo(picture.dtype).max
-    grey = cv2.cvtColor(inner[..., :3].astype(np.float32) / top, cv2.COLOR_BGR2GRAY)
+    grey = cv2.cvtColor(inner[..., :3].astype(np.float32) / top, cv2.COLOR_RGB2GRAY)
     return float(np.abs(cv2.Laplacian(cv2.pyrDown(grey), cv2.CV_32F)).mean())
 
 

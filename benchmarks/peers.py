@@ -69,7 +69,7 @@ def enfuse() -> Tool:
             ["enfuse", *ENFUSE, "-o", output, *aligned],
         ]
 
-    version = f"enfuse {_version(['enfuse', '--version'])}, hugin {_hugin()}"
+    version = f"{_hugin()} + {_version(['enfuse', '--version'])}"
     return Tool(name, version, commands)
 
 

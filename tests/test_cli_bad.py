@@ -232,9 +232,9 @@ def test_transforms_that_do_not_fit(here: Path) -> None:
 @pytest.mark.parametrize("stage", ["stacking", "register: "])
 def test_stopped_while_stacking(here: Path, number: signal.Signals, stage: str) -> None:
     before = files(here)
-    many = [f"frames/IMG_000{k % 5}.tif" for k in range(200 if stage == "register: " else 2000)]
+    many = [f"frames/IMG_000{k % 5}.tif" for k in range(120 if stage == "register: " else 2000)]
     words = ("stack", *many, "--order", "as-given", "-o", "o.tif", "--depth", "d.png", "-v")
-    code, said = interrupt(*words, cwd=here, number=number, after=stage, wait=0.2)
+    code, said = interrupt(*words, cwd=here, number=number, after=stage, wait=0.1)
     assert code == 130 and said.splitlines()[-1] == "pyfocus: error: stopped; nothing was left half-written", said
     assert "Traceback" not in said and files(here) == before
 
@@ -242,8 +242,8 @@ def test_stopped_while_stacking(here: Path, number: signal.Signals, stage: str) 
 def test_stopped_while_simulating(here: Path) -> None:
     Image.fromarray((TEXTURE >> 8).astype(np.uint8)).save(here / "other.png")
     before = files(here)
-    words = ("simulate", "other.png", "procedural", "-o", "sim/deep", "--size", 400, "--frames", 40)
-    code, said = interrupt(*words, cwd=here, number=signal.SIGINT, after="simulate other.png: 40", wait=0.8)
+    words = ("simulate", "other.png", "procedural", "-o", "sim/deep", "--size", 400, "--frames", 20)
+    code, said = interrupt(*words, cwd=here, number=signal.SIGINT, after="simulate other.png: 20", wait=0.8)
     assert code == 130 and "Traceback" not in said
     left = {name for name in files(here) if name not in before}
-    assert len(left) == 43 and all(name.startswith("sim/deep/other/") for name in left)
+    assert len(left) == 23 and all(name.startswith("sim/deep/other/") for name in left)

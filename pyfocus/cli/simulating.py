@@ -158,14 +158,17 @@ def _write_whole(bracket: Bracket, folder: Path) -> None:
     """Write the bracket beside its folder and move it in when it is complete, so that none is ever half there."""
     missing = next((p for p in (folder, *folder.parents) if p.is_dir()), Path())
     beside = missing / f".{folder.name}.{secrets.token_hex(4)}.part"
+    replaced = beside / "replaced"
     try:
         write_bracket(bracket, beside)
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "frames").is_dir():
-            (folder / "frames").rename(beside / "replaced")
+            (folder / "frames").rename(replaced)
         for part in _PARTS:
             (beside / part).replace(folder / part)
     except OSError as error:
         raise WriteError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
+        if replaced.is_dir() and not (folder / "frames").exists():  # stopped between the two
+            replaced.rename(folder / "frames")
         shutil.rmtree(beside, ignore_errors=True)

@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
@@ -50,9 +49,12 @@ _FLAT_SHARE = 0.05  # of the blocks, the calmest in the truth
 def main(arguments: list[str] | None = None) -> None:
     """Score every scene, print the table, write results/quality.json and .md."""
     options = _options(arguments)
-    scenes = sorted(p.parent for p in options.brackets.glob("*/scene.json") if not options.scenes or _named(p, options))
+    scenes = sorted(path.parent for path in options.brackets.glob("*/scene.json"))
+    scenes = [scene for scene in scenes if not options.scenes or scene.name in options.scenes]
     if not scenes or not options.score.exists():
-        sys.exit(f"bench_quality: no brackets in {options.brackets} or no {options.score}; see benchmarks/README.md")
+        print(f"quality: left out, no brackets in {options.brackets} or no {options.score}")
+        return
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of TIFF fields it does not know
     judge = _load(options.score)
     results = record("quality", {"brackets": [s.name for s in scenes], "peers": options.peers})
     others: list[peers.Tool] = []
@@ -79,10 +81,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--focusweave", type=Path, metavar="PROGRAM", help="use this one instead of installing it")
     add("--results", type=Path, default=RESULTS, help="folder for quality.json and quality.md")
     return parser.parse_args(arguments)
-
-
-def _named(path: Path, options: argparse.Namespace) -> bool:
-    return path.parent.name in options.scenes
 
 
 def _load(path: Path) -> ModuleType:
@@ -185,21 +183,21 @@ def _frame_noise(scene: Path, truth: Picture) -> float:
     """The same of the reference frame, which lies on the truth without resampling."""
     index = json.loads((scene / "scene.json").read_text())["reference"]
     path = sorted((scene / "frames").iterdir())[index]
-    if path.suffix == ".dng":
-        picture = _develop(path)[..., ::-1].astype(np.float32) / 65535
-    else:
-        frame = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        picture = frame[..., :3].astype(np.float32) / np.iinfo(frame.dtype).max
+    frame = _develop(path)[..., ::-1] if path.suffix == ".dng" else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if frame is None:
+        raise OSError(f"{path} is not a picture")
+    picture = frame[..., :3].astype(np.float32) / np.float32(np.iinfo(frame.dtype).max)
     return _noise(picture, truth)
 
 
 def _text(results: dict[str, Any]) -> str:
     rows = []
     for row in results["scenes"]:
-        best, name = row.get("best_peer"), f"{row['scene']}: {row['tool']} {row['variant']}".replace(" default", "")
-        score = (
-            f"{row['psnr']:.2f} / {row['ssim']:.3f}" if "psnr" in row else "missing" if "missing" in row else "failed"
-        )
+        best = row.get("best_peer")
+        name = f"{row['scene']}: {row['tool']} {row['variant']}".removesuffix(" default").rstrip()
+        score = "missing" if "missing" in row else "failed"
+        if "psnr" in row:
+            score = f"{row['psnr']:.2f} / {row['ssim']:.3f}"
         peer = f"{best['psnr']:.2f} / {best['ssim']:.3f} {best['name']}" if best else None
         bar = f"{row['bar']:.2f}" if best else None
         met = verdict(row["met"]) if best else None

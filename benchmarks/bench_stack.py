@@ -113,17 +113,22 @@ def _failed(cost: Cost) -> str:
 
 
 def _bars(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """What had to be reached, what was, and whether that is enough."""
-    ours, peer = results["tools"]["pyfocus"], results["tools"].get("focusweave", {})
-    bars: list[tuple[str, float, float]] = []
-    if peer.get("wall_s") and peer["exit"] == 0:
-        bars.append(("wall time / focusweave's", ours["wall_s"] / peer["wall_s"], TIME_BAR))
-    bars.append(("peak memory, GB", ours["peak_bytes"] / 1e9, MEMORY_BAR_GB))
-    if "long" in results:
-        name = f"peak memory, {results['long']['frames']} frames / {results['settings']['frames']}"
-        bars.append((name, results["long"]["peak_bytes"] / ours["peak_bytes"], GROWTH_BAR))
-    sound = ours["exit"] == 0
-    return [{"what": w, "value": round(v, 3), "bar": b, "met": sound and v <= b} for w, v, b in bars]
+    """What had to be reached, what was (None: not measured, or a run failed), and whether that is enough."""
+    ours, peer, long = results["tools"]["pyfocus"], results["tools"].get("focusweave"), results.get("long")
+    bars = [
+        _bar("wall time / focusweave's", "wall_s", ours, peer, TIME_BAR),
+        _bar("peak memory, GB", "peak_bytes", ours, {"peak_bytes": 1e9, "exit": 0}, MEMORY_BAR_GB),
+    ]
+    if long:
+        name = f"peak memory, {long['frames']} frames / {results['settings']['frames']}"
+        bars.append(_bar(name, "peak_bytes", long, ours, GROWTH_BAR))
+    return bars
+
+
+def _bar(name: str, key: str, over: dict[str, Any], under: dict[str, Any] | None, most: float) -> dict[str, Any]:
+    sound = under is not None and over["exit"] == 0 and under.get("exit") == 0
+    value = round(over[key] / under[key], 3) if sound and under else None
+    return {"what": name, "value": value, "bar": most, "met": value is not None and value <= most}
 
 
 def _text(results: dict[str, Any]) -> str:
@@ -153,7 +158,12 @@ def _text(results: dict[str, Any]) -> str:
         table(("tool", "wall s", "range", "user s", "system s", "peak GB", "output", "detail"), rows),
         table(
             ("bar", "reached", "at most", ""),
-            [(b["what"], f"{b['value']:.2f}", b["bar"], verdict(b["met"])) for b in results["bars"]],
+            [
+                (b["what"], "not measured", b["bar"], None)
+                if b["value"] is None
+                else (b["what"], f"{b['value']:.2f}", b["bar"], verdict(b["met"]))
+                for b in results["bars"]
+            ],
         ),
     ]
     missing = [f"{name}: {facts['missing']}" for name, facts in results["tools"].items() if "missing" in facts]

@@ -76,7 +76,7 @@ def middle(costs: Sequence[Cost]) -> dict[str, Any]:
         "wall_low_s": min(walls),
         "wall_high_s": max(walls),
         "peak_bytes": statistics.median(c.peak_bytes for c in costs),
-        "exit": max(c.exit for c in costs),
+        "exit": next((c.exit for c in costs if c.exit), 0),
         "runs": [{k: v for k, v in asdict(c).items() if k != "log"} for c in costs],
     }
 

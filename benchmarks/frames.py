@@ -112,4 +112,7 @@ def _move(frame: Picture, scale: float, shift: npt.NDArray[np.float64]) -> Pictu
     height, width = frame.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     affine = np.column_stack([np.eye(2) * scale, centre * (1 - scale) + shift])
-    return cv2.warpAffine(frame, affine, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+    moved: Picture = cv2.warpAffine(
+        frame, affine, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    return moved

@@ -115,11 +115,15 @@ struct Row {
 
 template <class Taps>
 inline void weights_at(const float* table, float fraction, float* w) {
+  typedef float Vector __attribute__((vector_size(Taps::kLanes * 4)));
   const float phase = fraction * static_cast<float>(kPhases);
   const int32_t index = static_cast<int32_t>(phase);
   const float part = phase - static_cast<float>(index);
-  const float* from = table + index * Taps::kLanes;
-  for (int k = 0; k < Taps::kLanes; ++k) w[k] = from[k] + (from[Taps::kLanes + k] - from[k]) * part;
+  Vector low, high;
+  __builtin_memcpy(&low, table + index * Taps::kLanes, sizeof low);
+  __builtin_memcpy(&high, table + (index + 1) * Taps::kLanes, sizeof high);
+  low += (high - low) * part;
+  __builtin_memcpy(w, &low, sizeof low);
 }
 
 template <class Taps>

@@ -14,30 +14,19 @@ from pathlib import Path
 import numpy as np
 
 import pyfocus
-from pyfocus.simulate import procedural_scene, simulate, write_bracket
+from pyfocus.simulate import Settings, procedural_scene, simulate, write_bracket
 
 OUT = Path(sys.argv[1] if len(sys.argv) > 1 else "out")
 BRACKET = OUT / "bracket"
-FRAMES, HEIGHT, WIDTH = 12, 800, 1200
+CAMERA = Settings(frames=12, raw=True, iso=0.15, blur_px=10, breathing=0.03, jitter_px=2, rotation_deg=0.1)
 
 
 def main() -> None:
     """Simulate, stack, write, compare."""
     if not (BRACKET / "scene.json").exists():  # written last: the bracket is complete when it is there
         with stage("simulate"):
-            scene, depth = procedural_scene(HEIGHT, WIDTH)
-            bracket = simulate(
-                scene,
-                depth,
-                frames=FRAMES,
-                raw=True,
-                iso=0.15,
-                blur_px=10,
-                breathing=0.03,
-                jitter_px=2,
-                rotation_deg=0.1,
-            )
-            write_bracket(bracket, BRACKET, overwrite=True)
+            scene, depth = procedural_scene(height=800, width=1200)
+            write_bracket(simulate(scene, depth, CAMERA), BRACKET, overwrite=True)
 
     burst = pyfocus.read_burst(BRACKET / "frames")
     result = pyfocus.stack(burst, reference="middle")  # the frame whose geometry the truth has
@@ -59,7 +48,7 @@ def main() -> None:
     pyfocus.write_image(OUT / "demo-before-after.png", side_by_side(before, picture), bits=8, overwrite=True)
 
     truth = pyfocus.read_burst(BRACKET / "truth.tif")[0].data[y0:y1, x0:x1]
-    print(f"\nmiddle frame {psnr(before, truth):.1f} dB, fused {psnr(picture, truth):.1f} dB against the truth")
+    print(f"middle frame {psnr(before, truth):.1f} dB, fused {psnr(picture, truth):.1f} dB against the truth")
     for name in ("demo.tif", "demo.dng", "demo-depth.png", "demo-before-after.png"):
         print(OUT / name)
 

@@ -8,6 +8,8 @@ number. Burt & Adelson 1983 for the pyramid, Ogden et al. 1985 for fusing by it;
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -195,7 +197,7 @@ def noise_of(
         return 0.0, 0.0
     edges = np.quantile(mean, np.linspace(0.02, 0.98, bins + 1))
     x, y = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (mean >= low) & (mean <= high) & (mean > 0) & (mean < 0.9)
         if inside.sum() > 50:
             x.append(float(mean[inside].mean()))

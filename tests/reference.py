@@ -6,6 +6,7 @@ of distance, gathers by index arrays, the fold as one batch instead of a running
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -238,9 +239,7 @@ def fit_line(x: Float, y: Float) -> tuple[float, float]:
     return (0.0, float(np.median(y))) if slope < 0 else (float(slope), float(floor))
 
 
-def noise_of(
-    quiet: Float, light: Float, seen: npt.NDArray[np.generic] | None = None
-) -> tuple[float, float]:
+def noise_of(quiet: Float, light: Float, seen: npt.NDArray[np.generic] | None = None) -> tuple[float, float]:
     """Slope and floor of the quietest fifth of the energy per brightness octile."""
     step = max(1, int(np.sqrt(quiet.size / 60_000)))
     e, mean = quiet[::step, ::step].ravel(), light[:, ::step, ::step].mean(axis=0).ravel()
@@ -248,7 +247,7 @@ def noise_of(
         e, mean = e[seen[::step, ::step].ravel() > 0], mean[seen[::step, ::step].ravel() > 0]
     points: list[tuple[float, float]] = []
     edges = np.quantile(mean, np.linspace(0.02, 0.98, 9)) if mean.size else np.zeros(1)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         inside = (mean >= low) & (mean <= high) & (mean > 0) & (mean < 0.9)
         if inside.sum() > 50:
             points.append((mean[inside].mean(), np.quantile(e[inside], 0.2) + 1e-12))

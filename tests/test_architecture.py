@@ -97,7 +97,13 @@ def test_only_the_command_line_prints_and_exits():
         if room(path) in ("cli", "__main__"):
             continue
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "exit", "quit", "sys.exit", "os._exit"}:
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                "print",
+                "exit",
+                "quit",
+                "sys.exit",
+                "os._exit",
+            }:
                 wrong.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node.func)}")
             if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc):
                 wrong.append(f"{name_of(path)}:{node.lineno}: SystemExit")
@@ -235,7 +241,9 @@ def kernel_files() -> list[Path]:
 
 
 def test_there_are_kernels_to_look_at():
-    assert {"warp.cpp", "pyramid.cpp", "demosaic.cpp", "luminance.cpp", "unpack.cpp"} <= {p.name for p in kernel_files()}
+    assert {"warp.cpp", "pyramid.cpp", "demosaic.cpp", "luminance.cpp", "unpack.cpp"} <= {
+        p.name for p in kernel_files()
+    }
     assert {"warp", "pyramid", "demosaic", "luminance", "unpack"} <= ops()
 
 

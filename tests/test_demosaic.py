@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from pyfocus import _C
 from pyfocus.raw import CFA_ORDERS, plane_offsets
 
@@ -42,7 +42,9 @@ def test_values_below_black_keep_their_sign():
     mosaic = np.random.default_rng(1).integers(0, 500, (40, 44)).astype(np.uint16)
     scale, offset = [1 / 250.0] * 4, [-1.0] * 4
     out = run(mosaic, "RGGB", scale, offset)
-    np.testing.assert_allclose(out, reference.demosaic(mosaic, "RGGB", scale, offset), rtol=0, atol=3e-6)  # worst 5.3e-7
+    np.testing.assert_allclose(
+        out, reference.demosaic(mosaic, "RGGB", scale, offset), rtol=0, atol=3e-6
+    )  # worst 5.3e-7
     assert (out < 0).any()
 
 

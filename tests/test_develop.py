@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 
+import reference
 from pyfocus.burst import Meta
 from pyfocus.develop import camera_to_srgb, develop, enlarge, mosaic_of
 from pyfocus.errors import ArgumentError
@@ -74,7 +74,9 @@ def test_white_stays_white():
 
 def test_what_the_camera_sees_of_a_colour_is_that_colour():
     """sRGB to XYZ to camera, white-balanced so that white is (1, 1, 1), and back through develop."""
-    to_xyz = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+    to_xyz = np.array(
+        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+    )
     scene = colours((3, 16, 16)).astype(float) * 0.8
     camera = np.reshape(XYZ_TO_CAMERA, (3, 3)) @ to_xyz
     seen = np.tensordot(camera / camera.sum(axis=1, keepdims=True), scene, 1)
@@ -95,7 +97,10 @@ def test_clipped_highlights_are_neutral():
     clipped = np.tile(np.array([1.9, 1.0, 1.6], np.float32)[:, None, None], (1, 6, 6))
     assert np.all(develop(clipped, CAMERA) == 65535)
     blue_first = Meta(**{**CAMERA.__dict__, "white_balance": (1.5, 1.0, 0.8)})
-    assert np.all(develop(np.float32(1.0) * np.tile(np.array([1.5, 1.0, 0.8], np.float32)[:, None, None], (1, 6, 6)), blue_first) == 65535)
+    assert np.all(
+        develop(np.float32(1.0) * np.tile(np.array([1.5, 1.0, 0.8], np.float32)[:, None, None], (1, 6, 6)), blue_first)
+        == 65535
+    )
 
 
 # --- the mosaic --------------------------------------------------------
@@ -138,7 +143,9 @@ def test_a_map_at_half_size_is_brought_to_the_mosaic():
 def test_wrong_arguments_are_named():
     with pytest.raises(ArgumentError, match="develop: bits must be 8 or 16, got 12"):
         develop(colours(), Meta(), bits=12)
-    with pytest.raises(ArgumentError, match=r"mosaic_of: planes must be \(4, h, w\) of a Bayer burst, got \(3, 20, 30\)"):
+    with pytest.raises(
+        ArgumentError, match=r"mosaic_of: planes must be \(4, h, w\) of a Bayer burst, got \(3, 20, 30\)"
+    ):
         mosaic_of(colours(), CAMERA)
     with pytest.raises(ArgumentError, match="cfa None"):
         mosaic_of(colours((4, 4, 4)), Meta())

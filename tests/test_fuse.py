@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from pyfocus.errors import ArgumentError, BurstError
 from pyfocus.fuse import Average, Fused
 from pyfocus.laplacian import Laplacian, noise_of
@@ -56,7 +56,9 @@ def test_the_fold_is_the_formula(small_bracket, size, masked):
 def test_places_in_focus_order_are_the_depth(small_bracket):
     frames, places = small_bracket.planes()[:3], [4.0, 2.5, -1.0]
     result = fuse(frames, places=places)
-    np.testing.assert_allclose(result.depth, reference.laplacian(frames, [None] * 3, places)[1], rtol=0, atol=1e-5)  # worst 6.6e-7
+    np.testing.assert_allclose(
+        result.depth, reference.laplacian(frames, [None] * 3, places)[1], rtol=0, atol=1e-5
+    )  # worst 6.6e-7
 
 
 def test_average_is_the_mean_of_what_was_seen():

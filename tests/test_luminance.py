@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 
+import reference
 from pyfocus import _C
 from pyfocus.burst import Frame, Meta
 from pyfocus.planes import luminance

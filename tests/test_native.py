@@ -138,9 +138,7 @@ def test_set_isa_takes_known_levels_only(best_isa):
 
 
 def objects() -> list[tuple[str, Path]]:
-    return [
-        (level, path) for level in ("v3", "v4") for path in sorted(ROOT.glob(f"build/**/focus_{level}.dir/**/*.o"))
-    ]
+    return [(level, path) for level in ("v3", "v4") for path in sorted(ROOT.glob(f"build/**/focus_{level}.dir/**/*.o"))]
 
 
 def test_objects_of_newer_instruction_sets_share_no_symbol():
@@ -281,7 +279,10 @@ def frozen(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         (lambda: _C.warp(PLANES, MAPS, frozen((3, 9, 9))), "warp: destination"),
         (lambda: _C.warp(PLANES, MAPS, np.empty((3, 9, 9), "f4"), frozen((9, 9), np.uint8)), "warp: valid"),
         (lambda: _C.luminance(PLANES, [1.0] * 3, frozen((H, W))), "luminance: destination"),
-        (lambda: _C.demosaic(MOSAIC, [0, 0], [1.0] * 4, [0.0] * 4, frozen((3, *MOSAIC.shape))), "demosaic: destination"),
+        (
+            lambda: _C.demosaic(MOSAIC, [0, 0], [1.0] * 4, [0.0] * 4, frozen((3, *MOSAIC.shape))),
+            "demosaic: destination",
+        ),
         (lambda: _C.unpack(PLANES, frozen((3, H, W), np.uint8), [1.0] * 3, [0.0] * 3), "unpack: destination"),
         (lambda: _C.pyramid_down(PLANES, frozen((3, *LOW))), "pyramid_down: destination"),
         (lambda: _C.pyramid_up(COARSE, frozen((3, H, W))), "pyramid_up: destination"),
@@ -290,7 +291,10 @@ def frozen(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         (lambda: _C.pyramid_valid(MASK, frozen(LOW, np.uint8)), "pyramid_valid: destination"),
         (lambda: _C.pyramid_rate(frozen(LOW), COARSE, None, 0, 0, RATING, BEFORE), "pyramid_rate: rating"),
         (lambda: _C.pyramid_rate(RATING.copy(), COARSE, None, 0, 0, frozen(LOW), BEFORE), "pyramid_rate: peak"),
-        (lambda: _C.pyramid_rate(RATING.copy(), COARSE, None, 0, 0, RATING.copy(), frozen(LOW)), "pyramid_rate: before"),
+        (
+            lambda: _C.pyramid_rate(RATING.copy(), COARSE, None, 0, 0, RATING.copy(), frozen(LOW)),
+            "pyramid_rate: before",
+        ),
         (
             lambda: _C.pyramid_fold(PLANES, COARSE, RATING, RATING, RATING, 4, frozen((3, H, W)), PLANES[0].copy()),
             "pyramid_fold: numerator",
@@ -335,7 +339,11 @@ HORIZON = np.stack([np.array([[1, 0, 0], [0, 1, 0], [-0.1, 0, 1.0]])] * 3)
         ((PLANES, MAPS[:, :2], OUT), {}, "matrices must"),
         ((PLANES, NAN, OUT), {}, "matrices must be finite, got nan"),
         ((PLANES, np.full((3, 3, 3), np.inf), OUT), {}, "matrices must be finite, got inf"),
-        ((PLANES, HORIZON, OUT), {}, r"matrices must keep m20 x \+ m21 y \+ m22 positive over the destination, got -0.9"),
+        (
+            (PLANES, HORIZON, OUT),
+            {},
+            r"matrices must keep m20 x \+ m21 y \+ m22 positive over the destination, got -0.9",
+        ),
         ((PLANES, np.zeros((3, 3, 3)), OUT), {}, "positive over the destination, got 0"),
         ((PLANES, MAPS, OUT.astype(float)), {}, "destination must be float32, got float64"),
         ((PLANES, MAPS, OUT[0]), {}, "destination must have 3 dimensions, got 2"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from pyfocus import _C
 from pyfocus.laplacian import _WHITE_NOISE
 
@@ -61,7 +61,9 @@ def test_add_and_gain():
     out = fine.copy()
     _C.pyramid_up(coarse, out, 0.25, add=True)
     np.testing.assert_allclose(out, fine + 0.25 * reference.up(coarse, (40, 51)), **CLOSE)
-    np.testing.assert_allclose(up(coarse, (40, 51), gain=-3.0), -3 * reference.up(coarse, (40, 51)), rtol=1e-6, atol=3e-6)
+    np.testing.assert_allclose(
+        up(coarse, (40, 51), gain=-3.0), -3 * reference.up(coarse, (40, 51)), rtol=1e-6, atol=3e-6
+    )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -110,7 +112,9 @@ def test_fold_and_collapse_are_the_formulas(power):
     np.testing.assert_allclose(denominator, total, rtol=5e-6)  # worst 2.5e-6, at power 8
     out = np.empty_like(numerator)
     _C.pyramid_collapse(numerator, denominator, coarse, out)
-    np.testing.assert_allclose(out, numerator / denominator.astype(float) + reference.up(coarse, size), rtol=1e-6, atol=2e-6)  # worst 3.9e-7
+    np.testing.assert_allclose(
+        out, numerator / denominator.astype(float) + reference.up(coarse, size), rtol=1e-6, atol=2e-6
+    )  # worst 3.9e-7
     _C.pyramid_collapse(numerator, denominator, coarse, numerator)  # in place
     np.testing.assert_array_equal(numerator, out)
 
@@ -130,7 +134,9 @@ def test_opencv_agrees_away_from_the_border():
     fine, coarse = noise((66, 90)), noise((33, 45), 1)
     inner = np.s_[2:-2, 2:-2]  # worst 9e-8
     np.testing.assert_allclose(down(fine)[inner], cv2.pyrDown(fine)[inner], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(up(coarse, (66, 90))[inner], cv2.pyrUp(coarse, dstsize=(90, 66))[inner], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        up(coarse, (66, 90))[inner], cv2.pyrUp(coarse, dstsize=(90, 66))[inner], rtol=0, atol=1e-6
+    )
     kernel = (reference.BINOMIAL * 1.0).astype(np.float32)
     np.testing.assert_allclose(
         smooth(fine), cv2.sepFilter2D(fine, -1, kernel, kernel, borderType=cv2.BORDER_REFLECT_101), rtol=0, atol=1e-6
@@ -187,7 +193,11 @@ F = np.zeros
 @pytest.mark.parametrize(
     "name,arguments,text",
     [
-        ("down", (F((3, 8, 8), "f4"), F((3, 4, 5), "f4")), r"destination must be 3 plane\(s\) of 4 x 4, got 3 of 4 x 5"),
+        (
+            "down",
+            (F((3, 8, 8), "f4"), F((3, 4, 5), "f4")),
+            r"destination must be 3 plane\(s\) of 4 x 4, got 3 of 4 x 5",
+        ),
         ("down", (F((8, 8)), F((4, 4), "f4")), "source must be float32, got float64"),
         ("down", (F(8, "f4"), F(4, "f4")), r"source must be \(h, w\) or \(C, h, w\), got 1 dimensions"),
         ("down", (F((8, 16), "f4")[:, ::2], F((4, 4), "f4")), "source must be contiguous"),

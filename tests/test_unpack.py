@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from pyfocus import _C
 from pyfocus.raw import CFA_ORDERS, plane_offsets
 

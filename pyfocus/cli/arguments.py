@@ -131,16 +131,18 @@ def _stack(commands: Any) -> None:
     add("--order", choices=("name", "exif", "as-given"), default="name", help="focus order (default: %(default)s)")
     add("--bits", type=int, choices=(8, 16), help="of TIFF and PNG (default: 16)")
     add("--quality", type=parse_quality, default=95, metavar="N", help="of JPEG, 1 to 100 (default: %(default)s)")
-    add("--interpolation", choices=INTERPOLATIONS, default="lanczos3", help="default: %(default)s")
-    add("--no-equalise", dest="equalise", action="store_false", help="keep the frames' differences in brightness")
     add(
         "--memory",
         type=parse_memory,
         metavar="SIZE",
         help="not to exceed, such as 2GB; what is left holds decoded frames",
     )
-    group = command.add_argument_group("alignment")
-    add = group.add_argument
+    _align(command)
+    _talk(command)
+
+
+def _align(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("how frames are brought together").add_argument
     add("--motion", choices=MOTIONS, default="similarity", help="what may differ between frames (default: %(default)s)")
     add(
         "--reference",
@@ -150,10 +152,11 @@ def _stack(commands: Any) -> None:
         help="auto (the narrowest view), first, middle, last or a number from 0",
     )
     add("--no-align", dest="align", action="store_false", help="take the frames as they lie")
+    add("--interpolation", choices=INTERPOLATIONS, default="lanczos3", help="default: %(default)s")
+    add("--no-equalise", dest="equalise", action="store_false", help="keep the frames' differences in brightness")
     add("--no-crop", dest="crop", action="store_false", help="keep borders that not every frame saw")
     add("--save-transforms", type=Path, metavar="FILE", help="write the alignment as JSON")
     add("--transforms", type=Path, metavar="FILE", help="use an alignment that was saved")
-    _talk(command)
 
 
 def _simulate(commands: Any) -> None:
@@ -175,6 +178,14 @@ def _simulate(commands: Any) -> None:
     )
     add("--frames", type=int, default=12, metavar="N", help="default: %(default)s")
     add("--raw", action="store_true", help="Bayer DNG frames instead of TIFF")
+    add("--seed", type=int, default=0, metavar="N", help="of everything random (default: %(default)s)")
+    add("--size", type=int, metavar="PX", help="shrink the picture to this longest side")
+    _optics(command)
+    _talk(command)
+
+
+def _optics(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument_group("scene, lens and sensor").add_argument
     add("--iso", type=float, metavar="S", help="sensor noise, from 0 (clean) to 1 (very noisy); without it none")
     add(
         "--breathing",
@@ -199,6 +210,3 @@ def _simulate(commands: Any) -> None:
         metavar="MAP",
         help="a grey picture, bright is near, or 'synthetic' (the default)",
     )
-    add("--seed", type=int, default=0, metavar="N", help="of everything random (default: %(default)s)")
-    add("--size", type=int, metavar="PX", help="shrink the picture to this longest side")
-    _talk(command)

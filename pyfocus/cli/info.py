@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .. import _C, __version__
+from ..io import libraw_version
 from .terminal import Terminal
 
 _LIBRARIES = {
@@ -51,7 +52,7 @@ def facts() -> dict[str, Any]:
             "threads": _C.threads(),
             "cuda": False,
         },
-        "libraries": {**libraries, "LibRaw": _libraw()},
+        "libraries": {**libraries, "LibRaw": libraw_version()},
     }
 
 
@@ -67,11 +68,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _libraw() -> str | None:
-    try:
-        import rawpy
-    except ImportError:
-        return None
-    return ".".join(map(str, rawpy.libraw_version))

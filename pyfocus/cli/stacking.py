@@ -213,6 +213,8 @@ def _explain(stacked: Stacked, terminal: Terminal) -> None:
     terminal.detail(f"the reference is {stacked.names[registration.reference]}")
     shifts = registration.shift_px
     for i, name in enumerate(stacked.names):
+        if not registration.registered[i]:
+            continue  # its warning says more
         terminal.detail(
             f"{name}: correlation {registration.correlation[i]:.4f}, {int(registration.iterations[i])} iterations, "
             f"{shifts[i]:.2f} px away at the corners"

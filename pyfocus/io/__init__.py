@@ -7,7 +7,7 @@ from .dng import dng_bytes, write_dng
 from .icc import srgb_profile
 from .image_files import MIN_SIZE_PX, upright
 from .order import FrameSource, find_frames, natural_key
-from .raw_files import develop_mosaic
+from .raw_files import develop_mosaic, libraw_version
 from .read import check_same, read_burst, read_image
 from .write import write_depth, write_image
 
@@ -20,6 +20,7 @@ __all__ = [
     "develop_mosaic",
     "dng_bytes",
     "find_frames",
+    "libraw_version",
     "natural_key",
     "read_burst",
     "read_image",

@@ -124,6 +124,15 @@ def _plain(rawpy: Any) -> dict[str, Any]:
     }
 
 
+def libraw_version() -> str | None:
+    """The version of LibRaw that reads and develops raws, or None when rawpy is not installed."""
+    try:
+        import rawpy
+    except ImportError:
+        return None
+    return ".".join(map(str, rawpy.libraw_version))
+
+
 def raw_capture_time(path: Path) -> tuple[str, Fraction] | None:
     """Capture time of a raw whose container is not TIFF, as ``metadata.capture_time`` gives it."""
     with _opened(path) as raw:

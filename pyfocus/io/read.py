@@ -12,6 +12,7 @@ import numpy as np
 
 from ..burst import Burst, Frame, Meta
 from ..errors import ArgumentError, BurstError, ReadError
+from .buffers import Recycled
 from .image_files import read_coded
 from .order import FrameSource, Order, PathLike, Paths, find_frames, image_kind, read_head
 from .raw_files import NoMosaicError, read_developed, read_mosaic
@@ -76,22 +77,23 @@ class _Reader:
         self._sources = sources
         self._domain = domain
         self._lock = Lock()
+        self._memory = Recycled()
         self._first: Frame | None = None
 
     def read(self, index: int) -> Frame:
         """Frame ``index``; reads frame 0 before it if nobody has yet."""
         if index == 0:
-            frame = _read(self._sources[0], self._domain, None)
+            frame = _read(self._sources[0], self._domain, None, self._memory)
             self._keep(frame)
             return frame
         with self._lock:
             if self._first is None:
-                self._keep(_read(self._sources[0], self._domain, None))
+                self._keep(_read(self._sources[0], self._domain, None, self._memory))
             first = self._first
         assert first is not None
         # "auto" was decided by frame 0
         domain = self._domain if self._domain != "auto" else ("raw" if first.is_mosaic else "rgb")
-        frame = _read(self._sources[index], domain, first.meta if self._sources[0].is_raw else None)
+        frame = _read(self._sources[index], domain, first.meta if self._sources[0].is_raw else None, self._memory)
         check_same(first, frame)
         if frame.is_mosaic:
             one = first.meta
@@ -105,12 +107,12 @@ class _Reader:
         self._first = Frame(stand_in, frame.meta)
 
 
-def _read(source: FrameSource, domain: Domain, first: Meta | None) -> Frame:
+def _read(source: FrameSource, domain: Domain, first: Meta | None, memory: Recycled | None = None) -> Frame:
     path = source.path
     if not source.is_raw:
         if not path.is_file():
             raise ReadError(f"{path}: no such file")
-        return read_tiff(path, source.page) if image_kind(read_head(path)) == "tiff" else read_coded(path)
+        return read_tiff(path, source.page, memory) if image_kind(read_head(path)) == "tiff" else read_coded(path)
     if domain == "rgb":
         return read_developed(path, first)
     try:

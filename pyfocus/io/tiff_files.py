@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..burst import Frame
 from ..errors import ReadError
+from .buffers import Recycled
 from .ifd import (
     STRIP_COUNTS,
     STRIP_OFFSETS,
@@ -73,11 +74,11 @@ def frame_pages(path: Path) -> list[int]:
     return frames or [0]
 
 
-def read_tiff(path: Path, page: int | None = None) -> Frame:
+def read_tiff(path: Path, page: int | None = None, memory: Recycled | None = None) -> Frame:
     """Frame (H, W) or (H, W, 3), uint8, uint16 or float32, of one page (the first frame by default).
 
     Alpha is dropped, orientation applied; float pixels are taken as linear light. Raises ReadError, also for
-    NaN and infinity.
+    NaN and infinity. ``memory``: where uncompressed pixels may go.
     """
     number = page if page is not None else frame_pages(path)[0]
     with _opened(path) as buffer:
@@ -87,7 +88,7 @@ def read_tiff(path: Path, page: int | None = None) -> Frame:
         _check_complete(path, pages[number], len(buffer))
         facts = tag_facts(buffer)
         stack = _stack(pages[0])
-    pixels = _check_finite(path, _decode(path, number))
+    pixels = _check_finite(path, _decode(path, number, memory))
     name = path.name if page is None else f"{path.name}[{page}]"
     frame = finish(name, pixels, facts, path)
     return Frame(frame.data, replace(frame.meta, pixel_um=stack.pixel_um, step_um=stack.step_um))
@@ -132,7 +133,7 @@ def _check_complete(path: Path, tags: Tags, size: int) -> None:
                 )
 
 
-def _decode(path: Path, number: int) -> Array:
+def _decode(path: Path, number: int, memory: Recycled | None) -> Array:
     import tifffile
 
     try:
@@ -141,7 +142,8 @@ def _decode(path: Path, number: int) -> Array:
             kind = getattr(page.photometric, "name", str(page.photometric))
             if kind not in ("MINISBLACK", "MINISWHITE", "RGB", "YCBCR"):
                 raise ReadError(f"{path}: {kind.lower()} pixels are not read; save it as RGB or grey")
-            pixels = page.asarray()
+            plain = memory is not None and page.is_final and page.dtype is not None
+            pixels = page.asarray(out=memory.empty(page.shape, page.dtype)) if memory and plain else page.asarray()
             axes = page.axes
     except ReadError:
         raise

@@ -182,7 +182,6 @@ def _pyramid(random: np.random.Generator, size: tuple[int, int]) -> Iterator[Cas
 
     yield Case("pyramid down", _native(_C.pyramid_down, fine, small), both, pyr_down, "pyrDown")
     yield Case("pyramid up", _native(_C.pyramid_up, coarse, out), both, pyr_up, "pyrUp")
-    del picture, quarter, down, up
     rating, peak = random.random(low, np.float32), random.random(low, np.float32)
     before, energy = rating.copy(), np.empty(low, np.float32)
     valid, seen = np.ones(size, np.uint8), np.empty(low, np.uint8)

@@ -89,4 +89,4 @@ def enlarge(plane: npt.NDArray[np.float32], *, threads: int = 0) -> npt.NDArray[
     out = np.empty((1, 2 * height, 2 * width), np.float32)
     half = np.array([[[0.5, 0, -0.25], [0, 0.5, -0.25], [0, 0, 1.0]]])
     _C.warp(plane[np.newaxis], half, out, interpolation=0, threads=threads)
-    return out[0]
+    return out.reshape(2 * height, 2 * width)

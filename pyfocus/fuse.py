@@ -93,7 +93,7 @@ class Average(_Folding):
     def preview(self) -> Planes:
         """Mean of the frames so far."""
         self._need_frames("preview")
-        mean: Planes = self._sum / np.maximum(self._weight, 1)
+        mean: Planes = self._sum / np.maximum(self._weight, np.float32(1))
         return mean
 
     def finish(self) -> Fused:

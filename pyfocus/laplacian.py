@@ -151,8 +151,10 @@ class Laplacian(_Folding):
         for _ in range(3):
             new *= new
             old *= old
-        self._index = self._index * old + np.float32(place) * new
-        self._index_weight = self._index_weight * old + new
+        self._index *= old
+        self._index += np.float32(place) * new
+        self._index_weight *= old
+        self._index_weight += new
         self._total += level.rating
         self._seen += level.rating > 0
 

@@ -6,7 +6,7 @@ root of the values rings as evenly as what the eye sees, so values are resampled
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +91,7 @@ class Warper:
             valid &= seen
         return out, valid
 
-    def _call(self, source: Array, maps: Matrix, out: Planes, valid: Mask, root: bool = False, **how: object) -> None:
+    def _call(self, source: Array, maps: Matrix, out: Planes, valid: Mask, root: bool = False, **how: Any) -> None:
         _C.warp(
             source, np.ascontiguousarray(maps), out, valid,
             interpolation=self._kernel, root=root, square=True, threads=self._threads, **how,

@@ -219,7 +219,8 @@ def test_a_part_is_the_part_of_the_whole(matrix, kernel, top, left):
     source, shift = picture((1, 120, 260)), np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
     whole = run(source, matrix, (80, 250), kernel)[0][:, top : top + 45, left : left + 200]
     part = run(source, matrix @ shift, (45, 200), kernel)[0]
-    np.testing.assert_allclose(part, whole, rtol=0, atol=2e-6)  # none seen: positions differ in the last bit of a double
+    # no difference seen: the positions differ in the last bit of a double
+    np.testing.assert_allclose(part, whole, rtol=0, atol=2e-6)
 
 
 # --- Bayer phase -------------------------------------------------------

@@ -93,8 +93,7 @@ class Average(_Folding):
     def preview(self) -> Planes:
         """Mean of the frames so far."""
         self._need_frames("preview")
-        mean: Planes = self._sum / np.maximum(self._weight, np.float32(1))
-        return mean
+        return np.asarray(self._sum / np.maximum(self._weight, 1), np.float32)
 
     def finish(self) -> Fused:
         """Mean of all frames; no depth."""

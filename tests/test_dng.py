@@ -176,9 +176,7 @@ def test_rgb_domain_uses_the_first_frames_balance_and_levels() -> None:
     second = read_burst(CRW / "CRW_0117.CRW")[0]
     image = burst[1]
     assert image.meta.encoding == "linear" and image.data.dtype == np.uint16 and image.data.shape[2] == 3
-    want = develop_mosaic(
-        second.data, replace(second.meta, white_balance=first.white_balance), output="linear"
-    )
+    want = develop_mosaic(second.data, replace(second.meta, white_balance=first.white_balance), output="linear")
     assert np.abs(image.data.astype(int) - want).mean() < 0.5
     own = read_image(CRW / "CRW_0117.CRW").data.astype(int)
     assert np.abs(own - image.data).mean() > 50

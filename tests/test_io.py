@@ -28,9 +28,7 @@ RGB8 = RNG.integers(0, 256, (20, 31, 3), np.uint8)
 RGB16 = RNG.integers(0, 65536, (20, 31, 3), np.uint16)
 
 
-def jpeg(
-    path: Path, when: str = "", subsec: str = "", size: tuple[int, int] = (32, 24), model: str = ""
-) -> Path:
+def jpeg(path: Path, when: str = "", subsec: str = "", size: tuple[int, int] = (32, 24), model: str = "") -> Path:
     exif = Image.Exif()
     if model:
         exif[271], exif[272] = "Maker", model
@@ -109,9 +107,7 @@ def test_nothing_to_find_is_an_error(tmp_path: Path) -> None:
 # ---- image files ----
 
 
-@pytest.mark.parametrize(
-    "array", [RGB8, RGB16, RGB8[..., 0], RGB16[..., 1]], ids=["rgb8", "rgb16", "g8", "g16"]
-)
+@pytest.mark.parametrize("array", [RGB8, RGB16, RGB8[..., 0], RGB16[..., 1]], ids=["rgb8", "rgb16", "g8", "g16"])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", [None, "lzw", "adobe_deflate", "zstd"])
 def test_tiff_values(tmp_path: Path, array: np.ndarray, order: str, compression: str | None) -> None:
@@ -145,9 +141,7 @@ def test_png_and_webp_values(tmp_path: Path, mode: str) -> None:
     picture.save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").data, want)
     if mode in ("RGB", "RGBA"):
-        Image.fromarray(np.dstack([RGB8, RGB8[..., 0] | 1])).convert(mode).save(
-            tmp_path / "a.webp", lossless=True
-        )
+        Image.fromarray(np.dstack([RGB8, RGB8[..., 0] | 1])).convert(mode).save(tmp_path / "a.webp", lossless=True)
         np.testing.assert_array_equal(read_image(tmp_path / "a.webp").data, RGB8)
 
 
@@ -174,9 +168,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: s
     exif = Image.Exif()
     exif[274] = orientation
     blocks = np.kron(RNG.integers(0, 256, (2, 3, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
-    Image.fromarray(blocks).save(
-        path, exif=exif, **({"lossless": True} if suffix == "webp" else {"quality": 98})
-    )
+    Image.fromarray(blocks).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {"quality": 98}))
     want = np.asarray(ImageOps.exif_transpose(Image.open(path))).astype(int)
     frame = read_image(path)
     assert frame.data.shape == want.shape and frame.meta.orientation == 1
@@ -189,9 +181,7 @@ def test_exif_and_icc_are_kept_from_every_container(tmp_path: Path) -> None:
     icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif.update({271: "Maker", 272: "Model X", 306: "2024:05:01 10:00:00"})
-    exif.get_ifd(34665).update(
-        {33434: 0.004, 33437: 5.6, 34855: 400, 37386: 90, 42036: "Macro 90", 37521: "42"}
-    )
+    exif.get_ifd(34665).update({33434: 0.004, 33437: 5.6, 34855: 400, 37386: 90, 42036: "Macro 90", 37521: "42"})
     for suffix in ("jpg", "png", "webp", "tif"):
         path = tmp_path / f"a.{suffix}"
         Image.fromarray(RGB8).save(path, exif=exif, icc_profile=icc)
@@ -272,8 +262,7 @@ def test_frames_can_be_read_from_threads_in_any_order(tmp_path: Path) -> None:
     burst = read_burst(tmp_path)
     got: dict[int, int] = {}
     threads = [
-        Thread(target=lambda i=i: got.update({i: int(burst[i].data[0, 0, 0])}))
-        for i in (5, 3, 7, 0, 1, 2, 4, 6)
+        Thread(target=lambda i=i: got.update({i: int(burst[i].data[0, 0, 0])})) for i in (5, 3, 7, 0, 1, 2, 4, 6)
     ]
     for thread in threads:
         thread.start()

@@ -51,9 +51,7 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("keep", [0.05, 0.5, 0.9, 0.99, 1])
 @pytest.mark.parametrize("domain", ["raw", "rgb"])
-def test_truncated_file(
-    tmp_path: Path, name: str, keep: float, domain: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_truncated_file(tmp_path: Path, name: str, keep: float, domain: str, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / name
     save(path)
     read_image(path)
@@ -143,9 +141,7 @@ def integers(path: Path) -> None:
 
 
 def volume(path: Path) -> None:
-    tifffile.imwrite(
-        path, np.zeros((4, 32, 32), np.uint8), volumetric=True, tile=(4, 32, 32), photometric="minisblack"
-    )
+    tifffile.imwrite(path, np.zeros((4, 32, 32), np.uint8), volumetric=True, tile=(4, 32, 32), photometric="minisblack")
 
 
 @pytest.mark.parametrize(

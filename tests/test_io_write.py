@@ -24,9 +24,7 @@ from pyfocus.io import atomic, check_target, read_burst, read_image, srgb_profil
 
 RNG = np.random.default_rng(3)
 FLOAT = RNG.random((20, 31, 3)).astype(np.float32)
-SMOOTH = np.clip(
-    np.add.outer(np.linspace(0, 0.6, 48), np.linspace(0, 0.4, 64))[..., None] + [0, 0.02, 0], 0, 1
-)
+SMOOTH = np.clip(np.add.outer(np.linspace(0, 0.6, 48), np.linspace(0, 0.4, 64))[..., None] + [0, 0.02, 0], 0, 1)
 META = Meta(
     make="Maker",
     model="Maker X1",
@@ -179,9 +177,7 @@ def test_depth_map_scale(tmp_path: Path, suffix: str) -> None:
 def test_a_fused_stack_does_not_claim_to_be_a_stack(tmp_path: Path) -> None:
     stack = np.zeros((4, 20, 30), np.uint16)
     for kind in ({"ome": True}, {"imagej": True}, {}):
-        tifffile.imwrite(
-            tmp_path / "z.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"}, **kind
-        )
+        tifffile.imwrite(tmp_path / "z.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"}, **kind)
         meta = read_burst(tmp_path / "z.tif")[0].meta
         path = write_image(tmp_path / "a.tif", stack[0], meta=meta, overwrite=True)
         with tifffile.TiffFile(path) as tif:
@@ -289,9 +285,7 @@ def test_a_write_the_system_cuts_short_leaves_nothing(tmp_path: Path, name: str)
         ("a.jpg", np.zeros((4, 4)), {"description": "x" * 70_000}, "shorten the description"),
     ],
 )
-def test_wrong_arguments(
-    tmp_path: Path, name: str, image: np.ndarray, options: dict[str, object], text: str
-) -> None:
+def test_wrong_arguments(tmp_path: Path, name: str, image: np.ndarray, options: dict[str, object], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         write_image(tmp_path / name, image, **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())

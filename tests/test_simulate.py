@@ -88,9 +88,7 @@ def test_focused_surface_equals_the_truth():
     photo = texture()
     bracket = simulate(photo, step_depth(), frames=4, blur_px=7, **STILL)
     near, far = bracket.light(0), bracket.light(3)
-    np.testing.assert_allclose(
-        near[:, :75], photo[:, :75], atol=2e-6
-    )  # a near edge in focus is crisp up to its rim
+    np.testing.assert_allclose(near[:, :75], photo[:, :75], atol=2e-6)  # a near edge in focus is crisp up to its rim
     np.testing.assert_allclose(far[:, 75 + 8 :], photo[:, 75 + 8 :], atol=2e-6)
     assert np.abs(near[:, 90:] - photo[:, 90:]).mean() > 0.05
 
@@ -163,9 +161,7 @@ def test_noisy_depth_is_survived():
 
 def smooth_scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """A band-limited picture known at real coordinates."""
-    waves = [
-        0.5 + 0.2 * np.sin(0.61 * x + 0.3 * y + c) + 0.2 * np.sin(0.9 * y - 0.2 * x + 2 * c) for c in range(3)
-    ]
+    waves = [0.5 + 0.2 * np.sin(0.61 * x + 0.3 * y + c) + 0.2 * np.sin(0.9 * y - 0.2 * x + 2 * c) for c in range(3)]
     return np.stack(waves, -1)
 
 
@@ -205,14 +201,9 @@ def test_flicker_scales_light_but_not_the_reference():
 def test_mosaic_phase_and_levels():
     photo = np.broadcast_to(np.float32([0.2, 0.4, 0.6]), (20, 24, 3))
     frame = simulate(photo, np.zeros((20, 24)), frames=1, raw=True)[0]
-    dn = [
-        np.rint(BLACK_DN + c * n * (WHITE_DN - BLACK_DN))
-        for c, n in zip((0.2, 0.4, 0.6), NEUTRAL, strict=True)
-    ]
+    dn = [np.rint(BLACK_DN + c * n * (WHITE_DN - BLACK_DN)) for c, n in zip((0.2, 0.4, 0.6), NEUTRAL, strict=True)]
     assert frame.dtype == np.uint16 and frame.shape == (20, 24)
-    for (row, column), expected in zip(
-        [(0, 0), (0, 1), (1, 0), (1, 1)], [dn[0], dn[1], dn[1], dn[2]], strict=True
-    ):
+    for (row, column), expected in zip([(0, 0), (0, 1), (1, 0), (1, 1)], [dn[0], dn[1], dn[1], dn[2]], strict=True):
         assert np.abs(frame[row::2, column::2].astype(int) - expected).max() <= 1
 
 
@@ -253,9 +244,7 @@ def test_raw_meta_describes_the_camera():
 
 
 def small(seed: int = 0, **changes: object) -> Bracket:
-    return simulate(
-        texture(41, 51), synthetic_depth((41, 51), 1), frames=3, blur_px=3, seed=seed, iso=0.5, **changes
-    )
+    return simulate(texture(41, 51), synthetic_depth((41, 51), 1), frames=3, blur_px=3, seed=seed, iso=0.5, **changes)
 
 
 def test_frames_are_reproducible_in_any_order():

@@ -237,14 +237,23 @@ void collapse_rows(const PyramidParams& p, int plane, int64_t begin, int64_t end
 }
 
 void valid_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
-  for (int64_t y = begin; y < end; ++y)
-    for (int64_t x = 0; x < p.coarse_width; ++x) {
-      uint8_t all = 1;
-      for (int64_t j = -2; j <= 2; ++j)
-        for (int64_t k = -2; k <= 2; ++k)
-          all &= p.valid[clamp(2 * y + j, p.height - 1) * p.width + clamp(2 * x + k, p.width - 1)];
-      p.valid_out[y * p.coarse_width + x] = all;
+  uint8_t column[2 * kBlock + 3];
+  for (int64_t y = begin; y < end; ++y) {
+    const uint8_t* row[5];
+    for (int j = 0; j < 5; ++j) row[j] = p.valid + clamp(2 * y + j - 2, p.height - 1) * p.width;
+    for (int64_t x = 0; x < p.coarse_width; x += kBlock) {
+      const int64_t count = smaller(kBlock, p.coarse_width - x), first = 2 * x - 2;
+      for (int64_t k = 0; k < 2 * count + 3; ++k) {
+        const int64_t m = clamp(first + k, p.width - 1);
+        column[k] = row[0][m] & row[1][m] & row[2][m] & row[3][m] & row[4][m];
+      }
+      uint8_t* out = p.valid_out + y * p.coarse_width + x;
+      for (int64_t k = 0; k < count; ++k) {
+        const uint8_t* t = column + 2 * k;
+        out[k] = (t[0] & t[1] & t[2] & t[3] & t[4]) != 0;
+      }
     }
+  }
 }
 
 }  // namespace pyfocus::PYFOCUS_ISA

@@ -45,7 +45,7 @@ void store_row(const float* from, int64_t count, const float* curve, float scale
 void unpack_rows(const UnpackParams& p, int64_t row_begin, int64_t row_end) {
   for (int64_t y = row_begin; y < row_end; ++y)
     for (int plane = 0; plane < p.planes; ++plane) {
-      const float* from = p.source + (plane * p.height + y) * p.width;
+      const float* from = p.source + plane * p.source_plane + y * p.source_row;
       if (p.dtype == Dtype::U8)
         store_row(from, p.width, p.curve, p.scale[plane], p.offset[plane],
                   static_cast<uint8_t*>(p.destination[plane]) + y * p.row_stride, p.column_stride);
@@ -77,7 +77,9 @@ const float* srgb_curve() {
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
             const float* offset, int threads) {
   check_tensor("unpack", "source", source, Dtype::F32, 3);
-  check_contiguous("unpack", "source", source);
+  PYFOCUS_CHECK(source.stride[2] == 1 || source.shape[2] <= 1,
+                "unpack: source must be contiguous along its rows, got a column stride of %lld",
+                static_cast<long long>(source.stride[2]));
   PYFOCUS_CHECK(source.shape[0] >= 1 && source.shape[0] <= kMaxPlanes, "unpack: source must have 1 to 4 planes, got %lld",
                 static_cast<long long>(source.shape[0]));
   PYFOCUS_CHECK(destination.dtype == Dtype::U8 || destination.dtype == Dtype::U16,
@@ -90,6 +92,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
   p.source = source.as<const float>();
   p.planes = static_cast<int>(source.shape[0]);
   p.height = source.shape[1], p.width = source.shape[2];
+  p.source_plane = source.stride[0], p.source_row = source.stride[1];
   p.dtype = destination.dtype;
   p.curve = srgb ? srgb_curve() : nullptr;
   const int64_t size = p.dtype == Dtype::U8 ? 1 : 2;

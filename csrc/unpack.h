@@ -10,7 +10,8 @@
 namespace pyfocus {
 
 struct UnpackParams {
-  const float* source = nullptr;  // (planes, height, width), contiguous
+  const float* source = nullptr;  // (planes, height, width), contiguous along its rows
+  int64_t source_plane = 0, source_row = 0;
   int planes = 0;
   int64_t height = 0, width = 0;
   void* destination[kMaxPlanes] = {};  // first element of each plane
@@ -20,7 +21,7 @@ struct UnpackParams {
   float scale[kMaxPlanes] = {}, offset[kMaxPlanes] = {};
 };
 
-// source (C, h, w) float32; destination (C, h, w) view with any strides, or with `mosaic` (2h, 2w). Deterministic.
+// source (C, h, w) float32, rows may lie apart (a crop); destination (C, h, w) view with any strides, or with `mosaic` (2h, 2w). Deterministic.
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
             const float* offset, int threads);
 

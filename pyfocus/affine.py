@@ -21,7 +21,8 @@ def as_matrix(function: str, transform: npt.ArrayLike) -> Matrix:
     matrix = np.asarray(transform, np.float64)
     if matrix.shape not in ((2, 3), (3, 3)) or not np.isfinite(matrix).all():
         raise ArgumentError(f"{function}: transform must be (2, 3) or (3, 3) and finite, got shape {matrix.shape}")
-    return matrix if matrix.shape == (3, 3) else np.vstack([matrix, [0.0, 0.0, 1.0]])
+    square: Matrix = matrix if matrix.shape == (3, 3) else np.vstack([matrix, [0.0, 0.0, 1.0]])
+    return square
 
 
 def pitch(factor: float) -> Matrix:
@@ -34,7 +35,8 @@ def at_pitch(matrix: Matrix, factor: float) -> Matrix:
     """The same map between the two pictures shrunk by ``factor`` (or enlarged, for a factor below 1)."""
     scale = pitch(factor)
     small: Matrix = np.linalg.inv(scale) @ matrix @ scale
-    return small / small[2, 2]
+    small /= small[2, 2]
+    return small
 
 
 def apply(matrix: Matrix, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -64,7 +66,7 @@ def sees(matrices: Matrix, points: npt.ArrayLike, size: tuple[int, int]) -> npt.
     h, w = size
     xy = apply(matrices, points)
     inside = (xy[..., 0] >= -1e-6) & (xy[..., 0] <= w - 1 + 1e-6) & (xy[..., 1] >= -1e-6) & (xy[..., 1] <= h - 1 + 1e-6)
-    result: npt.NDArray[np.bool_] = inside.all(axis=0)
+    result: npt.NDArray[np.bool_] = np.asarray(inside.all(axis=0))
     return result
 
 
@@ -94,8 +96,8 @@ def _grow(rect: list[int], side: int, limit: int, maps: Matrix, size: tuple[int,
     while near != far:
         middle = (near + far + (1 if far > near else 0)) // 2
         trial = [*rect[:side], middle, *rect[side + 1 :]]
-        t, l, b, r = trial
-        if sees(maps, [[l, t], [r, t], [l, b], [r, b]], size).all():
+        top, left, bottom, right = trial
+        if sees(maps, [[left, top], [right, top], [left, bottom], [right, bottom]], size).all():
             near = middle
         else:
             far = middle - 1 if far > near else middle + 1

@@ -1,42 +1,30 @@
 """Two pictures brought together: a coarse start that survives large shifts and breathing, then pyramid ECC.
 
-Enhanced correlation coefficient (Evangelidis & Psarakis, IEEE PAMI 30(10), 2008): the step that most increases the
-zero-mean correlation of the warped picture with the fixed one, blind to gain and offset. The sums over the pixels are
-native (:func:`pyfocus._C.ecc`); the small system is solved here.
+Starts are nothing, the motion of the frame before, and the peak of phase correlation, alone or over several scales; the
+best of them after a few steps at about 160 px is followed up to the finest level, see :mod:`pyfocus.ecc`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from . import _C
-from .affine import Matrix, at_pitch, corner_shift
+from .affine import Matrix, apply, at_pitch
 from .burst import Frame
+from .ecc import Fit, Image, Motion, maximise, trimmed
 from .planes import luminance, planes_of
-
-Motion = Literal["translation", "similarity", "affine", "homography"]
-Image = npt.NDArray[np.float32]
 
 _FINEST_PX = 3.2e6  # pixels of the finest level: more do not make it more accurate
 _COARSEST_PX = 40  # shorter side of the coarsest level
 _START_PX = 160  # shorter side of the level at which starts are compared
 _SCALES = (0.91, 0.93, 0.95, 0.97, 0.985, 1.015, 1.03, 1.05, 1.07, 1.09)
 _CERTAIN = 0.85  # a start that correlates like this needs no wider search
-_LOWEST = 0.40  # below this the pictures do not show the same
+_LOWEST = 0.40  # below this the pictures do not show the same,
+_LOWEST_DETAIL = 0.25  # nor below this without the large shapes: measured 0.65 for the worst neighbours, 0.1 for strangers
+_DETAIL_PASSES = 8  # smoothings, 1 px each, whose result is "large shapes"
 _MOST_SCALE, _MOST_SHIFT = 0.15, 0.30  # between neighbours: change of scale, and shift as a share of the width
-_EPSILON_PX = 0.004  # largest corner step that still counts as moving
-
-#: Columns of the affine's six derivatives that make up the parameters of the smaller models.
-_COLUMNS: dict[str, npt.NDArray[np.float64]] = {
-    "translation": np.array([[0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1.0]]).T,
-    "similarity": np.array([[1, 0, 0, 0, 1, 0], [0, -1, 0, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1.0]]).T,
-    "affine": np.eye(6),
-    "homography": np.eye(8),
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +58,9 @@ def luminance_of(frame: Frame, *, threads: int = 0) -> Luma:
     factor = min(factor, max(1, min(height, width) // 16), 64)
     first = luminance(frame, factor, threads=threads)
     level = np.empty_like(first)
-    _C.pyramid_smooth(first, level, threads=threads)
+    _C.pyramid_smooth(first, level, threads=threads)  # twice: bilinear samples then keep their contrast everywhere,
+    _C.pyramid_smooth(level, first, threads=threads)  # and a slightly sharper neighbour looks more alike
+    level = first
     levels = [level]
     while min(level.shape) >= 2 * _COARSEST_PX:
         smaller = np.empty(((level.shape[0] + 1) // 2, (level.shape[1] + 1) // 2), np.float32)
@@ -91,21 +81,29 @@ def align_pair(
     start = depth - 1
     while start > 0 and min(fixed.levels[start].shape) < _START_PX:
         start -= 1
-    guesses = [np.eye(3)] if predicted is None else [np.eye(3), at_pitch(predicted, fixed.factor * 2.0**start)]
+    first: Motion = "translation" if motion == "translation" else "similarity"
+    guesses = [np.eye(3)]
+    if predicted is not None:
+        guesses.append(_without_perspective(at_pitch(predicted, fixed.factor * 2.0**start)))
     a, b = fixed.levels[start], moving.levels[start]
     if not (np.ptp(a) > 1e-4 and np.ptp(b) > 1e-4):
         return Pair(np.eye(3), 0.0, 0, False, False)
-    found = _best_start(fixed, moving, start, depth, [*guesses, _phase_shift(a, b)], threads)
-    if found.correlation < _CERTAIN:
+    found = _best_start(fixed, moving, start, depth, [*guesses, _phase_shift(a, b)], first, threads)
+    if found.correlation < _CERTAIN and first != "translation":
         wider = [_phase_shift(a, _rescaled(b, s), s) for s in _SCALES]
-        other = _best_start(fixed, moving, start, depth, wider, threads)
+        other = _best_start(fixed, moving, start, depth, wider, first, threads)
         found = max(found, other, key=lambda f: f.correlation)
+    if not _detail_correlation(a, b, found.matrix, threads) >= _LOWEST_DETAIL:
+        return Pair(np.eye(3), max(found.correlation, 0.0), found.iterations, False, False)
     matrix, iterations, converged, correlation = found.matrix, found.iterations, False, found.correlation
     for level in range(start, -1, -1):
-        model: Motion = motion if level <= 1 or motion == "translation" else "similarity"
-        step = _refine(fixed.levels[level], moving.levels[level], matrix, model, threads)
+        model: Motion = motion if level <= 1 else first
+        a, b = fixed.levels[level], moving.levels[level]
+        step = maximise(a, b, matrix, model, threads)
         if step is None:
             break
+        if level == 0 and step.correlation >= _LOWEST:
+            step = trimmed(a, b, step, model, threads)
         matrix, correlation, converged = step.matrix, step.correlation, step.converged
         iterations += step.iterations
         if level > 0:
@@ -115,17 +113,11 @@ def align_pair(
     return Pair(matrix, float(correlation), iterations, converged, good)
 
 
-@dataclass(frozen=True)
-class _Fit:
-    matrix: Matrix
-    correlation: float
-    iterations: int
-    converged: bool
-
-
-def _best_start(fixed: Luma, moving: Luma, start: int, depth: int, guesses: list[Matrix], threads: int) -> _Fit:
+def _best_start(
+    fixed: Luma, moving: Luma, start: int, depth: int, guesses: list[Matrix], model: Motion, threads: int
+) -> Fit:
     """Refine every guess (at level ``start``) on that level and a coarser one; the best correlation wins."""
-    best = _Fit(np.eye(3), -1.0, 0, False)
+    best = Fit(np.eye(3), -1.0, 0, False)
     coarse = min(start + 1, depth - 1)
     for guess in guesses:
         matrix: Matrix | None = guess
@@ -133,90 +125,40 @@ def _best_start(fixed: Luma, moving: Luma, start: int, depth: int, guesses: list
         for level in range(coarse, start - 1, -1):
             assert matrix is not None
             here = _coarser(guess) if level > start else matrix
-            fit = _refine(fixed.levels[level], moving.levels[level], here, "similarity", threads, most=25)
+            fit = maximise(fixed.levels[level], moving.levels[level], here, model, threads, most=25)
             if fit is None:
                 break
             matrix = _finer(fit.matrix) if level > start else fit.matrix
             iterations += fit.iterations
             if level == start and fit.correlation > best.correlation:
-                best = _Fit(fit.matrix, fit.correlation, iterations, fit.converged)
+                best = Fit(fit.matrix, fit.correlation, iterations, fit.converged)
     return best
 
 
-def _refine(a: Image, b: Image, matrix: Matrix, motion: Motion, threads: int, most: int = 40) -> _Fit | None:
-    """Gauss-Newton on the ECC at one level; None when too little is shared or the system is singular."""
-    parameters = 8 if motion == "homography" else 6
-    count = _C.ecc_sum_count(parameters)
-    workspace = np.empty((-(-a.shape[0] // _C.ECC_CHUNK_ROWS), count))
-    sums = np.empty(count)
-    best: _Fit | None = None
-    into, out_of = _normaliser(a.shape), np.linalg.inv(_normaliser(b.shape, a.shape))
-    current = np.linalg.inv(out_of) @ matrix @ np.linalg.inv(into)
-    for iteration in range(most):
-        current /= current[2, 2]
-        matrix = out_of @ current @ into  # its last row keeps w = 1 at the centre, as the kernel expects
-        _C.ecc(a, b, matrix, parameters, workspace, sums, threads=threads)
-        solved = _solve(sums, parameters, motion)
-        if solved is None:
-            return best
-        correlation, step = solved
-        if best is None or correlation > best.correlation:
-            best = _Fit(matrix / matrix[2, 2], correlation, iteration + 1, False)
-        elif correlation < best.correlation - 1e-3:
-            return best
-        change = np.zeros(9)
-        change[:parameters] = _COLUMNS[motion] @ step
-        moved = current + change.reshape(3, 3)
-        if not np.isfinite(moved).all():
-            return best
-        shift = corner_shift(out_of @ moved @ np.linalg.inv(current) @ np.linalg.inv(out_of), a.shape)
-        current = moved
-        if shift < _EPSILON_PX:
-            current /= current[2, 2]
-            matrix = out_of @ current @ into
-            return _Fit(matrix / matrix[2, 2], correlation, iteration + 1, True)
-    return best
+def _detail_correlation(a: Image, b: Image, matrix: Matrix, threads: int) -> float:
+    """Correlation of what is left of both without their large shapes: a bright sky fits any other bright sky."""
+    warped = np.empty((1, *a.shape), np.float32)
+    _C.warp(_detail(b, threads)[np.newaxis], matrix[np.newaxis], warped, interpolation=0, threads=threads)
+    x, y = np.arange(a.shape[1]), np.arange(a.shape[0])
+    at = apply(matrix, np.stack(np.meshgrid(x, y), axis=-1))
+    inside = (at >= 0).all(axis=-1) & (at[..., 0] <= b.shape[1] - 1) & (at[..., 1] <= b.shape[0] - 1)
+    fixed, moving = _detail(a, threads)[inside].astype(np.float64), warped[0][inside].astype(np.float64)
+    norm = np.sqrt(np.square(fixed).sum() * np.square(moving).sum())
+    return float(fixed @ moving / norm) if norm > 1e-9 * fixed.size else 0.0
 
 
-def _solve(
-    sums: npt.NDArray[np.float64], parameters: int, motion: Motion
-) -> tuple[float, npt.NDArray[np.float64]] | None:
-    """(correlation, parameter step) from the kernel's sums; None when there is nothing to go by."""
-    n = sums[-1]
-    if not np.isfinite(sums).all() or n < 256:
-        return None
-    columns = _COLUMNS[motion]
-    triangle = parameters * (parameters + 1) // 2
-    hessian = np.zeros((parameters, parameters))
-    hessian[np.triu_indices(parameters)] = sums[:triangle]
-    hessian = hessian + np.triu(hessian, 1).T
-    ji, jt, j1 = sums[triangle : triangle + 3 * parameters].reshape(3, parameters) @ columns
-    si, st, sii, stt, sit = sums[-6:-1]
-    ii, tt, it = sii - si * si / n, stt - st * st / n, sit - si * st / n
-    if ii <= 1e-12 * n or tt <= 1e-12 * n:
-        return None
-    hessian = columns.T @ hessian @ columns - np.outer(j1, j1) / n
-    ji, jt = ji - j1 * si / n, jt - j1 * st / n
-    hessian[np.diag_indices_from(hessian)] *= 1 + 1e-7
-    try:
-        solved_i, solved_t = np.linalg.solve(hessian, np.stack([ji, jt], axis=1)).T
-    except np.linalg.LinAlgError:
-        return None
-    gain = ii - ji @ solved_i
-    shared = it - jt @ solved_i
-    if shared > 0:
-        scale = gain / shared
-    else:  # the step that at least makes the correlation positive (their eq. 17)
-        scale = max(np.sqrt(max(ji @ solved_i, 0) / max(jt @ solved_t, 1e-30)), -shared / max(jt @ solved_t, 1e-30))
-    return float(it / np.sqrt(ii * tt)), scale * solved_t - solved_i
+def _detail(level: Image, threads: int) -> Image:
+    low, other = level, np.empty_like(level)
+    for _ in range(_DETAIL_PASSES):
+        _C.pyramid_smooth(low, other, threads=threads)
+        low, other = other, np.empty_like(level) if low is level else low
+    difference: Image = level - low
+    return difference
 
 
-def _normaliser(shape: tuple[int, ...], scale_of: tuple[int, ...] | None = None) -> Matrix:
-    """From pixels to coordinates centred on the picture, half the longer side (of ``scale_of``) being 1."""
-    scale = 0.5 * max(scale_of or shape)
-    return np.array(
-        [[1 / scale, 0, -(shape[1] - 1) / 2 / scale], [0, 1 / scale, -(shape[0] - 1) / 2 / scale], [0, 0, 1.0]]
-    )
+def _without_perspective(matrix: Matrix) -> Matrix:
+    """The affine part: coarse levels are too small for more."""
+    return np.vstack([matrix[:2] / matrix[2, 2], [0.0, 0.0, 1.0]])
 
 
 def _finer(matrix: Matrix) -> Matrix:
@@ -244,13 +186,15 @@ def _phase_shift(a: Image, b: Image, scale: float = 1.0) -> Matrix:
     y, x = np.unravel_index(int(np.argmax(peak)), peak.shape)
     dy, dx = (y - h if y > h // 2 else y), (x - w if x > w // 2 else x)
     shift = np.array([[1, 0, float(dx)], [0, 1, float(dy)], [0, 0, 1.0]])
-    return _zoom((h, w), scale) @ shift
+    found: Matrix = _zoom((h, w), scale) @ shift
+    return found
 
 
 def _padded(b: Image, shape: tuple[int, int]) -> Image:
     """b cut or mirrored to ``shape``, so that both spectra have one size."""
     h, w = min(shape[0], b.shape[0]), min(shape[1], b.shape[1])
-    return np.pad(b[:h, :w], ((0, shape[0] - h), (0, shape[1] - w)), mode="reflect")
+    padded: Image = np.pad(b[:h, :w], ((0, shape[0] - h), (0, shape[1] - w)), mode="reflect")
+    return padded
 
 
 def _zoom(shape: tuple[int, int], scale: float) -> Matrix:
@@ -263,7 +207,8 @@ def _rescaled(b: Image, scale: float) -> Image:
     """b as seen through ``_zoom(scale)``: the same size, its edge repeated."""
     out = np.empty((1, *b.shape), np.float32)
     _C.warp(b[np.newaxis], _zoom(b.shape, scale)[np.newaxis], out, interpolation=0)
-    return out[0]
+    rescaled: Image = out[0]
+    return rescaled
 
 
 def _plausible(matrix: Matrix, size: tuple[int, int]) -> bool:

@@ -43,6 +43,15 @@ def decode_lut(dtype: npt.DTypeLike) -> Array:
     return table
 
 
+@lru_cache(maxsize=2)
+def root_lut(dtype: npt.DTypeLike) -> Array:
+    """Square root of the linear light (float32) of every code of ``uint8`` or ``uint16``."""
+    linear = decode_lut(np.dtype(dtype).type)
+    table: Array = np.sqrt(linear.astype(np.float64)).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
 @lru_cache(maxsize=1)
 def _encode_table() -> Array:
     table: Array = np.rint(linear_to_srgb(np.arange(_ENCODE_STEPS + 1) / _ENCODE_STEPS) * 65535).astype(np.uint16)

@@ -30,7 +30,7 @@ def mosaic_of(planes: Planes, meta: Meta, *, threads: int = 0) -> tuple[Array, M
     scale = [(UNPACK_WHITE_DN - UNPACK_BLACK_DN) / v for v in (r, g, g, b)]
     out = np.empty((2 * planes.shape[1], 2 * planes.shape[2]), np.uint16)
     offsets = list(plane_offsets(meta.cfa))
-    _C.unpack(planes, out, scale, [float(UNPACK_BLACK_DN)] * 4, mosaic=offsets, threads=threads)
+    _C.unpack(_with_rows(planes), out, scale, [float(UNPACK_BLACK_DN)] * 4, mosaic=offsets, threads=threads)
     black = float(UNPACK_BLACK_DN)
     facts = {**meta.__dict__, "black": (black, black, black, black), "white": float(UNPACK_WHITE_DN)}
     return out, Meta(**facts)
@@ -40,8 +40,8 @@ def develop(planes: Planes, meta: Meta, *, bits: int = 16, threads: int = 0) -> 
     """Picture (H, W, 3) or (H, W), sRGB-encoded uint16 or uint8, of fused planes (C, h, w) in linear light.
 
     ``meta`` is the burst's. Of a Bayer burst, (4, h, w) planes R G1 G2 B are demosaiced and developed by LibRaw to
-    (2h, 2w), and (3, h, w) white-balanced camera RGB is clipped where the sensor was and brought to sRGB by the camera's
-    colour matrix; both are turned upright. Planes of images are encoded as they are. Raises ArgumentError.
+    (2h, 2w), and (3, h, w) white-balanced camera RGB is clipped where the sensor was and brought to sRGB by the
+    camera's colour matrix; both are turned upright. Planes of images are encoded as they are. Raises ArgumentError.
     """
     if bits not in (8, 16):
         raise ArgumentError(f"develop: bits must be 8 or 16, got {bits}")
@@ -54,7 +54,7 @@ def develop(planes: Planes, meta: Meta, *, bits: int = 16, threads: int = 0) -> 
     count, height, width = planes.shape
     out = np.empty((height, width, count), np.uint16 if bits == 16 else np.uint8)
     top = [float(np.iinfo(out.dtype).max)] * count
-    _C.unpack(np.ascontiguousarray(planes), out.transpose(2, 0, 1), top, [0.0] * count, srgb=True, threads=threads)
+    _C.unpack(_with_rows(planes), out.transpose(2, 0, 1), top, [0.0] * count, srgb=True, threads=threads)
     picture = out[:, :, 0] if count == 1 else out
     return upright(picture, meta.orientation) if meta.cfa is not None else picture
 
@@ -69,6 +69,11 @@ def camera_to_srgb(meta: Meta) -> npt.NDArray[np.float64]:
         return np.eye(3)
     response = np.reshape(meta.xyz_to_camera, (3, 3)) @ _SRGB_TO_XYZ
     return np.linalg.inv(response / response.sum(axis=1, keepdims=True))
+
+
+def _with_rows(planes: Planes) -> Planes:
+    """The planes as they are when their rows are contiguous, else a copy."""
+    return planes if planes.strides[-1] == planes.itemsize else np.ascontiguousarray(planes)
 
 
 def _to_srgb_primaries(planes: Planes, meta: Meta) -> Planes:

@@ -37,9 +37,16 @@ class Equaliser:
         height, width = planes.size(frame.size)
         factor = min(64, max(1, -(-max(height, width) // _THUMB_PX)))
         thumb = np.empty((planes.count, height // factor, width // factor), np.float32)
+        skip = 1 if planes.is_mosaic else _stride(factor)  # every skip-th pixel is enough for a mean
+        source = planes.source
+        if skip > 1:
+            rows, columns = thumb.shape[1] * factor, thumb.shape[2] * factor
+            source = source[:, skip // 2 : rows : skip, skip // 2 : columns : skip]
         for plane in range(planes.count):
             weights = [float(i == plane) for i in range(planes.count)]
-            _C.luminance(planes.source, weights, thumb[plane], factor=factor, threads=self._threads, **planes.arguments)
+            _C.luminance(
+                source, weights, thumb[plane], factor=factor // skip, threads=self._threads, **planes.arguments
+            )
         maps = np.stack([at_pitch(transform, factor * planes.step)] * planes.count)
         moved, valid = np.empty_like(thumb), np.empty(thumb.shape[1:], np.uint8)
         _C.warp(thumb, maps, moved, valid, interpolation=0, threads=self._threads)

@@ -45,8 +45,9 @@ class Laplacian(_Folding):
     Deterministic: the same frames give the same bytes for any number of threads.
     """
 
-    def __init__(self, threads: int = 0, levels: int | None = None) -> None:
+    def __init__(self, threads: int = 0, levels: int | None = None, *, depth: bool = True) -> None:
         super().__init__(threads)
+        self._want_depth = depth
         self._wanted = levels
         self._levels: list[_Level] = []
 
@@ -70,7 +71,8 @@ class Laplacian(_Folding):
         weight = self._levels[-1].rating + np.float32(1e-12)
         self._base += fine * weight
         self._base_weight += weight
-        self._follow_depth(place)
+        if self._want_depth:
+            self._follow_depth(place)
 
     def preview(self) -> Planes:
         """The fused planes (C, H, W) of the frames so far."""
@@ -80,7 +82,7 @@ class Laplacian(_Folding):
     def finish(self) -> Fused:
         """The fused planes, depth and confidence; the accumulators are given away."""
         self._need_frames("finish")
-        depth, confidence = self._depth()
+        depth, confidence = self._depth() if self._want_depth else (None, None)
         image = self._collapse(in_place=True)
         self._finished = True
         self._levels = []

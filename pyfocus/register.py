@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .affine import Matrix, corner_shift, narrowest_view
-from .align import Luma, Motion, align_pair, luminance_of
+from .align import Luma, align_pair, luminance_of
 from .burst import Burst
+from .ecc import Motion
 from .errors import ArgumentError, BurstError, RegistrationError
 
 __all__ = ["Motion", "Registrar", "Registration", "Step", "luminance_of", "register"]
@@ -174,7 +175,10 @@ class Registrar:
         used = np.zeros(len(self._steps), bool)
         used[chain.members] = True
         start = chain.members[0]
-        maps = np.stack([np.eye(3) if s.transform is None or not u else s.transform for s, u in zip(self._steps, used)])
+        maps = np.stack([np.eye(3)] * len(self._steps))
+        for i in chain.members:
+            transform = self._steps[i].transform
+            maps[i] = np.eye(3) if transform is None else transform
         maps[start] = np.eye(3)
         correlation = np.array([s.correlation for s in self._steps])
         converged = np.array([s.converged for s in self._steps])

@@ -22,16 +22,15 @@ from .develop import develop, enlarge, mosaic_of
 from .equalise import Equaliser
 from .errors import ArgumentError, BurstError, RegistrationError, ResourceError
 from .fuse import Average, Fused, Fuser
-from .io import upright
+from .io import MIN_SIZE_PX, upright
 from .laplacian import Laplacian
-from .planes import planes_of
 from .register import Motion, Registrar, Registration, luminance_of, register
 from .warp import Domain, Interpolation, Warper
 
 Progress = Callable[[str, int, int], None]
 FuserName = Literal["average", "laplacian"]
-FUSERS: dict[str, Callable[[int], Fuser]] = {"average": Average, "laplacian": Laplacian}
-_BYTES_PER_PIXEL = 34  # per plane, at the peak of the default fuser: frames in flight, accumulators, scratch
+FUSERS: tuple[FuserName, ...] = ("average", "laplacian")
+_BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped frame, accumulators, scratch
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,11 @@ class Stacker:
         align: bool = True,
         equalise: bool = True,
         crop: bool = True,
+        depth: bool = True,
         interpolation: Interpolation = "lanczos3",
         threads: int = 0,
     ) -> None:
-        self._fuser = _make_fuser(fuser, threads)
+        self._fuser = _make_fuser(fuser, threads, depth)
         self._registrar = Registrar(motion, threads=threads) if align else None
         self._equalise, self._crop, self._threads = equalise, crop, threads
         self._domain, self._interpolation = domain, interpolation
@@ -151,6 +151,11 @@ class Stacker:
         rect = (0, 0, *self._size)
         if self._crop and len(self._used) > 1:
             rect = _even(common_valid_rect(np.stack(self._used), self._size))
+            if rect[2] - rect[0] < MIN_SIZE_PX or rect[3] - rect[1] < MIN_SIZE_PX:
+                raise BurstError(
+                    "Stacker.finish: the frames share no part of the scene to crop to; "
+                    "try crop=False (--no-crop), or leave out the frames that moved most"
+                )
         step = 2 if fused.image.shape[0] == 4 else 1
         meta = self._first.meta
         return Stacked(
@@ -189,6 +194,7 @@ def stack(
     align: bool = True,
     crop: bool = True,
     equalise: bool = True,
+    depth: bool = True,
     interpolation: Interpolation = "lanczos3",
     transforms: Registration | None = None,
     threads: int = 0,
@@ -198,11 +204,12 @@ def stack(
     """Stack a burst: register, warp, fuse. The picture is ``stack(frames).image()``.
 
     ``frames``: a Burst (``read_burst(paths)``) or arrays (H, W[, 3]). ``domain``: "rgb" demosaics each raw frame and
-    fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both. ``reference``: "auto" (the frame with the
-    narrowest view, so that no border is invented), "first", "middle", "last" or an index. ``transforms``: an earlier
-    registration to use instead of registering. ``crop``: cut to what every frame saw. ``memory``: bytes not to exceed;
-    what the accumulators leave of it keeps decoded frames between the two passes. ``progress(stage, done, total)`` is
-    called from this thread and may raise to stop. Raises BurstError, ReadError, RegistrationError, ResourceError.
+    fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both.
+    ``reference``: "auto" (the frame with the narrowest view, so that no border is invented), "first", "middle", "last"
+    or an index. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what every
+    frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the accumulators leave of it keeps decoded frames between the two
+    passes. ``progress(stage, done, total)`` is called from this thread and may raise to stop. Raises BurstError,
+    ReadError, RegistrationError, ResourceError.
     """
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
     tell = progress or (lambda stage, done, total: None)
@@ -220,6 +227,7 @@ def stack(
         align=False,
         equalise=equalise,
         crop=crop,
+        depth=depth,
         interpolation=interpolation,
         threads=threads,
     )
@@ -244,6 +252,7 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
     for done, (i, frame) in enumerate(read_ahead(burst, order)):
         tell("fuse", done, len(order))
         stacker.push(frame, transform=matrices[i], index=i)
+        del frame  # before the one after the next is read, so that two exist at a time, not three
     tell("fuse", len(order), len(order))
     return [burst.names[i] for i in range(count) if not used[i]]
 
@@ -253,9 +262,9 @@ def _kept(burst: Burst, memory: int | None) -> Burst:
     if memory is None:
         return burst
     first = burst[0]
-    planes = planes_of(first)
-    height, width = planes.size(first.size)
-    need = planes.count * height * width * _BYTES_PER_PIXEL + 3 * first.data.nbytes
+    height, width = first.size
+    planes = 1 if first.data.ndim == 2 and not first.is_mosaic else 3
+    need = planes * height * width * (_BYTES_PER_PIXEL + 4 * first.is_mosaic) + 3 * first.data.nbytes
     if need > memory:
         raise ResourceError(
             f"stack: frames of {first.size[1]} x {first.size[0]} px need {need / 1e9:.2f} GB, "
@@ -275,12 +284,12 @@ def _kept(burst: Burst, memory: int | None) -> Burst:
     return Burst(burst.names, read)
 
 
-def _make_fuser(fuser: FuserName | Fuser, threads: int) -> Fuser:
+def _make_fuser(fuser: FuserName | Fuser, threads: int, depth: bool) -> Fuser:
     if not isinstance(fuser, str):
         return fuser
     if fuser not in FUSERS:
         raise ArgumentError(f"stack: fuser must be one of {', '.join(FUSERS)}, got {fuser!r}")
-    return FUSERS[fuser](threads)
+    return Laplacian(threads, depth=depth) if fuser == "laplacian" else Average(threads)
 
 
 def _even(rect: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -290,10 +299,11 @@ def _even(rect: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
 
 
 def _cut(fused: Fused, rect: tuple[int, ...]) -> Fused:
+    """The rectangle of every map, as views."""
     y0, x0, y1, x1 = rect
     part = np.s_[..., y0:y1, x0:x1]
 
     def cut(plane: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
-        return None if plane is None else np.ascontiguousarray(plane[part])
+        return None if plane is None else plane[part]
 
-    return Fused(np.ascontiguousarray(fused.image[part]), cut(fused.depth), cut(fused.confidence))
+    return Fused(fused.image[part], cut(fused.depth), cut(fused.confidence))

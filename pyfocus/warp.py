@@ -14,6 +14,7 @@ import numpy.typing as npt
 from . import _C
 from .affine import Matrix, as_matrix
 from .burst import Array, Frame, Meta
+from .colour import root_lut
 from .errors import ArgumentError
 from .fuse import Mask, Planes
 from .planes import planes_of
@@ -59,7 +60,12 @@ class Warper:
         planes = planes_of(frame, self._levels, gain)
         out = self._array((planes.count, *size))
         valid = np.empty(size, np.uint8)
-        self._call(planes.source, planes.matrices(transform), out, valid, root=True, **planes.arguments)
+        arguments = dict(planes.arguments)
+        if "table" in arguments:  # a table of roots saves taking them
+            arguments["table"] = root_lut(planes.source.dtype)
+            arguments["scale"] = np.sqrt(arguments["scale"]).tolist()
+        root = "table" not in arguments
+        self._call(planes.source, planes.matrices(transform), out, valid, root=root, **arguments)
         return out, valid
 
     def _warp_mosaic(

@@ -84,7 +84,7 @@ def test_never_falls(values):
     "source,out,how,text",
     [
         (np.zeros((3, 4, 4), "f8"), (3, 4, 4), {}, "source must be float32, got float64"),
-        (np.zeros((3, 4, 8), "f4")[:, :, ::2], (3, 4, 4), {}, "source must be contiguous"),
+        (np.zeros((3, 4, 8), "f4")[:, :, ::2], (3, 4, 4), {}, "source must be contiguous along its rows"),
         (np.zeros((3, 4, 4), "f4"), (3, 4, 5), {}, "destination must have size 4 on axis 2, got 5"),
         (np.zeros((3, 4, 4), "f4"), (2, 4, 4), {}, "destination must have size 3 on axis 0, got 2"),
         (np.zeros((3, 4, 4), "f4"), (4, 4), {}, "destination must have 3 dimensions, got 2"),

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         stacked = stack(
             burst, fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
             align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
+            depth=options.depth is not None or options.confidence is not None,
             transforms=transforms, memory=options.memory, progress=tell,
         )  # fmt: skip
         writer = _Writer(stacked, options)

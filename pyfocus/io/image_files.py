@@ -82,8 +82,9 @@ def finish(name: str, pixels: Array, facts: Facts, path: Path) -> Frame:
 
 def check_size(path: Path, size: tuple[int, ...]) -> None:
     """Raise ReadError for pictures too small to work with."""
-    if min(size) < MIN_SIZE_PX:
-        raise ReadError(f"{path}: the picture is {size[1]} x {size[0]} px; each side must be at least {MIN_SIZE_PX} px")
+    if len(size) < 2 or min(size[:2]) < MIN_SIZE_PX:
+        found = f"{size[1]} x {size[0]} px" if len(size) > 1 else "without pixels"
+        raise ReadError(f"{path}: the picture is {found}; each side must be at least {MIN_SIZE_PX} px")
 
 
 def upright(pixels: Array, orientation: int) -> Array:

@@ -122,7 +122,8 @@ def shade(height: Float, gloss: float, sharpness: float) -> tuple[Float, Float]:
     length = np.sqrt(gx * gx + gy * gy + 1)
     normal = -gx / length, -gy / length, 1 / length
     diffuse = np.clip(normal[0] * LIGHT[0] + normal[1] * LIGHT[1] + normal[2] * LIGHT[2], 0, 1)
-    half = (LIGHT + [0, 0, 1]) / np.linalg.norm(LIGHT + [0, 0, 1])
+    toward = LIGHT + np.array([0, 0, 1])
+    half = toward / np.linalg.norm(toward)
     glint = np.clip(normal[0] * half[0] + normal[1] * half[1] + normal[2] * half[2], 0, 1)
     return diffuse.astype(np.float32), np.asarray(gloss * glint**sharpness, np.float32)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -155,7 +157,7 @@ def _paint_legs(canvas: Canvas, box: Box, p: Float, q: Float, unit: float, depth
     )
     distance = np.full(p.shape, 9, np.float32)
     for joints, width in limbs:
-        for (p0, q0), (p1, q1) in zip(joints[:-1], joints[1:], strict=True):
+        for (p0, q0), (p1, q1) in pairwise(joints):
             dp, dq = p1 - p0, q1 - q0
             t = np.clip(((p - p0) * dp + (np.abs(q) - q0) * dq) / (dp * dp + dq * dq), 0, 1)
             away = np.hypot(p - p0 - t * dp, np.abs(q) - q0 - t * dq) - width

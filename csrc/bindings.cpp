@@ -151,12 +151,14 @@ void translate(std::exception_ptr error) {
 
 void bind_machine(py::module_& m) {
   m.def("threads", &threads, "Default number of threads.");
-  m.def("set_threads", &set_threads, py::arg("count"), "Set the default number of threads; 0: all this process may use.");
+  m.def("set_threads", &set_threads, py::arg("count"),
+        "Set the default number of threads; 0: all this process may use.");
   m.def("isa", [] { return "x86-64-v" + std::to_string(static_cast<int>(isa())); }, "Instruction set in use.");
   m.def(
       "set_isa",
       [](int level) {
-        PYFOCUS_CHECK(level == 0 || (level >= 2 && level <= 4), "set_isa: level must be 0 (best), 2, 3 or 4, got %d", level);
+        PYFOCUS_CHECK(level == 0 || (level >= 2 && level <= 4), "set_isa: level must be 0 (best), 2, 3 or 4, got %d",
+                      level);
         set_isa(level == 0 ? best_isa() : static_cast<Isa>(level));
       },
       py::arg("level"), "Use at most x86-64-v<level>; 0: the best this processor has.");
@@ -175,12 +177,12 @@ const float* per_plane(const char* function, const char* name, const Values& val
 
 const int (*mosaic_offsets(const char* function, const Offsets& mosaic))[2] {
   if (!mosaic) return nullptr;
-  PYFOCUS_CHECK(mosaic->size() >= 1 && mosaic->size() <= kMaxPlanes, "%s: a mosaic has 1 to 4 planes, got %zu", function,
-                mosaic->size());
+  PYFOCUS_CHECK(mosaic->size() >= 1 && mosaic->size() <= kMaxPlanes, "%s: a mosaic has 1 to 4 planes, got %zu",
+                function, mosaic->size());
   for (const auto& offset : *mosaic)
     PYFOCUS_CHECK((offset[0] | 1) == 1 && (offset[1] | 1) == 1, "%s: mosaic offsets must be 0 or 1, got (%d, %d)",
                   function, offset[0], offset[1]);
-  return reinterpret_cast<const int(*)[2]>(mosaic->data());
+  return reinterpret_cast<const int (*)[2]>(mosaic->data());
 }
 
 PlaneSource planes_of(const char* function, const Array& source, const Offsets& mosaic,
@@ -207,9 +209,10 @@ void bind_planes(py::module_& m) {
       },
       py::arg("source"), py::arg("matrices"), py::arg("destination"), py::arg("valid") = py::none(),
       py::arg("interpolation") = 1, py::arg("root") = false, py::arg("square") = false, py::arg("mosaic") = py::none(),
-      py::arg("table") = py::none(),
-      py::arg("scale") = py::none(), py::arg("offset") = py::none(), py::arg("threads") = 0,
-      "Resample 1 to 4 planes (uint8, uint16, float32) through a (C, 3, 3) float64 map from destination to source pixels.");
+      py::arg("table") = py::none(), py::arg("scale") = py::none(), py::arg("offset") = py::none(),
+      py::arg("threads") = 0,
+      "Resample 1 to 4 planes (uint8, uint16, float32) through a (C, 3, 3) float64 map from destination to source "
+      "pixels.");
   m.def(
       "luminance",
       [](const py::object& source, const std::vector<float>& weights, const py::object& destination, int64_t factor,
@@ -306,7 +309,8 @@ void bind_pyramid(py::module_& m) {
       "pyramid_fold",
       [](const py::object& fine, const py::object& coarse, const py::object& rating, const py::object& before,
          const py::object& peak, int power, const py::object& numerator, const py::object& denominator, int threads) {
-        const Array from(fine), below(coarse), rate(rating), old(before), top(peak), sum(numerator), weight(denominator);
+        const Array from(fine), below(coarse), rate(rating), old(before), top(peak), sum(numerator),
+            weight(denominator);
         const py::gil_scoped_release release;
         pyramid_fold(from.view, below.view, rate.view, old.view, top.view, power, sum.view, weight.view, threads);
       },
@@ -339,14 +343,15 @@ void bind_ecc(py::module_& m) {
   m.def(
       "ecc",
       [](const py::object& fixed, const py::object& moving, const py::object& matrix, int parameters,
-         const py::object& workspace, const py::object& sums, const py::object& mask, int threads) {
+         const py::object& workspace, const py::object& sums, const py::object& mask, int64_t row_step, int threads) {
         const Array still(fixed), moved(moving), map(matrix), scratch(workspace), out(sums);
         const auto seen = optional_array(mask);
         const py::gil_scoped_release release;
-        ecc(still.view, moved.view, seen ? &seen->view : nullptr, map.view, parameters, scratch.view, out.view, threads);
+        ecc(still.view, moved.view, seen ? &seen->view : nullptr, map.view, parameters, scratch.view, out.view,
+            row_step, threads);
       },
       py::arg("fixed"), py::arg("moving"), py::arg("matrix"), py::arg("parameters"), py::arg("workspace"),
-      py::arg("sums"), py::arg("mask") = py::none(), py::arg("threads") = 0,
+      py::arg("sums"), py::arg("mask") = py::none(), py::arg("row_step") = 1, py::arg("threads") = 0,
       "Sums of one registration step: normal equations and correlation in one pass.");
 }
 

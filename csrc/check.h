@@ -31,7 +31,7 @@ class Error : public std::runtime_error {
 }  // namespace pyfocus
 
 // The condition states what must hold; the text says what was expected and what was got.
-#define PYFOCUS_CHECK(condition, ...)                                            \
-  do {                                                                           \
+#define PYFOCUS_CHECK(condition, ...)                                               \
+  do {                                                                              \
     if (!(condition)) ::pyfocus::fail(::pyfocus::ErrorKind::Argument, __VA_ARGS__); \
   } while (0)

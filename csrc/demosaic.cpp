@@ -18,11 +18,11 @@ constexpr int64_t kHalo = 4, kColumns = 256;
 constexpr int64_t kRows = kDemosaicRows + 2 * kHalo, kStride = kColumns + 2 * kHalo;
 
 struct Tile {
-  float root[kRows][kStride];     // s
-  float across[kRows][kStride];   // activity along the row
-  float along[kRows][kStride];    // activity along the column
+  float root[kRows][kStride];    // s
+  float across[kRows][kStride];  // activity along the row
+  float along[kRows][kStride];   // activity along the column
   float green[kRows][kStride];
-  float colour[kRows][kStride];   // red or blue minus green where the row has that colour, else 0
+  float colour[kRows][kStride];  // red or blue minus green where the row has that colour, else 0
 };
 
 inline float magnitude(float v) { return v < 0 ? -v : v; }

@@ -17,7 +17,7 @@ struct DemosaicParams {
   const uint16_t* source = nullptr;
   int64_t row_stride = 0, column_stride = 0;
   int64_t height = 0, width = 0;
-  int red_y = 0, red_x = 0;  // where red lies in the 2x2 block
+  int red_y = 0, red_x = 0;             // where red lies in the 2x2 block
   float scale[4] = {}, offset[4] = {};  // by position in the 2x2 block, row by row
   float* destination = nullptr;         // (3, height, width), contiguous
 };

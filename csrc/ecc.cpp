@@ -14,8 +14,13 @@ namespace {
 
 constexpr int64_t kBlock = 256, kLanes = 16;
 
+// v is the same along a row, so the columns of J are few vectors times 1 or v: those vectors are multiplied with each
+// other, and the powers of v come in once per row.
+constexpr int kBase[8] = {0, 1, 1, 2, 3, 3, 4, 5};
+constexpr bool kTimesV[8] = {false, true, false, false, true, false, false, true};
+
 struct Block {
-  float column[8][kBlock];  // J
+  float base[6][kBlock];  // g_x u, g_x, g_y u, g_y, and for a homography h u, h with h = -(g . W)
   float moved[kBlock], fixed[kBlock], use[kBlock];
 };
 
@@ -35,9 +40,8 @@ void fill(const EccParams& p, int64_t y, int64_t x0, int64_t count, Block* b) {
   const double dy = static_cast<double>(y), right = static_cast<double>(p.moving_width - 1),
                bottom = static_cast<double>(p.moving_height - 1);
   const double bx = m[1] * dy + m[2], by = m[4] * dy + m[5], bw = m[7] * dy + m[8];
-  const float centre_x = 0.5f * static_cast<float>(p.width - 1), centre_y = 0.5f * static_cast<float>(p.height - 1);
+  const float centre_x = 0.5f * static_cast<float>(p.width - 1);
   const float scale = static_cast<float>(p.scale), inverse = 1.0f / scale;
-  const float v = (static_cast<float>(y) - centre_y) * inverse;
   int32_t at[kBlock];
   float fx[kBlock], fy[kBlock], px[kBlock], py[kBlock], pw[kBlock];
   for (int64_t x = 0; x < count; ++x) {
@@ -65,42 +69,63 @@ void fill(const EccParams& p, int64_t y, int64_t x0, int64_t count, Block* b) {
     const float gx = step * scale * use, gy = ((d - a) + fx[x] * ((e - c) - (d - a))) * scale * use;
     const float u = (static_cast<float>(x0 + x) - centre_x) * inverse;
     b->moved[x] = (left + fx[x] * step) * use;
-    b->fixed[x] = fixed[x] * use;
+    b->fixed[x] = use > 0 ? fixed[x] : 0.0f;  // a masked pixel may hold anything
     const float hx = kParameters == 8 ? gx * pw[x] : gx, hy = kParameters == 8 ? gy * pw[x] : gy;
-    b->column[0][x] = hx * u, b->column[1][x] = hx * v, b->column[2][x] = hx;
-    b->column[3][x] = hy * u, b->column[4][x] = hy * v, b->column[5][x] = hy;
+    b->base[0][x] = hx * u, b->base[1][x] = hx, b->base[2][x] = hy * u, b->base[3][x] = hy;
     if constexpr (kParameters == 8) {
       const float along = -(hx * (px[x] - moving_x) + hy * (py[x] - moving_y)) * inverse;
-      b->column[6][x] = along * u, b->column[7][x] = along * v;
+      b->base[4][x] = along * u, b->base[5][x] = along;
     }
   }
   for (int64_t x = count; x < kBlock; ++x) {
-    for (int k = 0; k < kParameters; ++k) b->column[k][x] = 0;
+    for (int k = 0; k < kParameters - 2; ++k) b->base[k][x] = 0;
     b->moved[x] = b->fixed[x] = b->use[x] = 0;
   }
 }
+
+template <int kParameters>
+struct RowSums {
+  static constexpr int kVectors = kParameters - 2;
+  double product[kVectors][kVectors] = {};  // upper triangle
+  double moved[kVectors] = {}, fixed[kVectors] = {}, use[kVectors] = {};
+
+  void add(const Block& b) {
+    for (int k = 0; k < kVectors; ++k) {
+      for (int l = k; l < kVectors; ++l) product[k][l] += dot(b.base[k], b.base[l]);
+      moved[k] += dot(b.base[k], b.moved);
+      fixed[k] += dot(b.base[k], b.fixed);
+      use[k] += dot(b.base[k], b.use);
+    }
+  }
+};
 
 template <int kParameters>
 void sum_rows(const EccParams& p, int64_t row_begin, int64_t row_end) {
   constexpr int kCount = ecc_sum_count(kParameters);
   double sums[kCount] = {};
   Block b;
-  for (int64_t y = row_begin; y < row_end; ++y)
+  for (int64_t y = (row_begin + p.row_step - 1) / p.row_step * p.row_step; y < row_end; y += p.row_step) {
+    RowSums<kParameters> row;
+    double* plain = sums + kCount - 6;
     for (int64_t x = 0; x < p.width; x += kBlock) {
       fill<kParameters>(p, y, x, p.width - x < kBlock ? p.width - x : kBlock, &b);
-      int at = 0;
-      for (int k = 0; k < kParameters; ++k)
-        for (int l = k; l < kParameters; ++l) sums[at++] += dot(b.column[k], b.column[l]);
-      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.moved);
-      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.fixed);
-      for (int k = 0; k < kParameters; ++k) sums[at++] += dot(b.column[k], b.use);
-      sums[at++] += dot(b.moved, b.use);
-      sums[at++] += dot(b.fixed, b.use);
-      sums[at++] += dot(b.moved, b.moved);
-      sums[at++] += dot(b.fixed, b.fixed);
-      sums[at++] += dot(b.moved, b.fixed);
-      sums[at++] += dot(b.use, b.use);
+      row.add(b);
+      plain[0] += dot(b.moved, b.use);
+      plain[1] += dot(b.fixed, b.use);
+      plain[2] += dot(b.moved, b.moved);
+      plain[3] += dot(b.fixed, b.fixed);
+      plain[4] += dot(b.moved, b.fixed);
+      plain[5] += dot(b.use, b.use);
     }
+    const double v = (static_cast<double>(y) - 0.5 * static_cast<double>(p.height - 1)) / p.scale;
+    int at = 0;
+    for (int k = 0; k < kParameters; ++k)
+      for (int l = k; l < kParameters; ++l)
+        sums[at++] += row.product[kBase[k]][kBase[l]] * (kTimesV[k] ? v : 1.0) * (kTimesV[l] ? v : 1.0);
+    for (int k = 0; k < kParameters; ++k) sums[at++] += row.moved[kBase[k]] * (kTimesV[k] ? v : 1.0);
+    for (int k = 0; k < kParameters; ++k) sums[at++] += row.fixed[kBase[k]] * (kTimesV[k] ? v : 1.0);
+    for (int k = 0; k < kParameters; ++k) sums[at++] += row.use[kBase[k]] * (kTimesV[k] ? v : 1.0);
+  }
   double* out = p.chunk + row_begin / kEccChunkRows * kCount;
   for (int k = 0; k < kCount; ++k) out[k] = sums[k];
 }
@@ -118,7 +143,7 @@ void ecc_rows(const EccParams& p, int parameters, int64_t row_begin, int64_t row
 
 #if defined(PYFOCUS_LAUNCHER)
 void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Tensor& matrix, int parameters,
-         const Tensor& workspace, const Tensor& sums, int threads) {
+         const Tensor& workspace, const Tensor& sums, int64_t row_step, int threads) {
   check_tensor("ecc", "fixed", fixed, Dtype::F32, 2);
   check_contiguous("ecc", "fixed", fixed);
   check_tensor("ecc", "moving", moving, Dtype::F32, 2);
@@ -151,6 +176,9 @@ void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Te
   PYFOCUS_CHECK(parameters == 8 || (p.matrix[6] == 0 && p.matrix[7] == 0 && p.matrix[8] == 1),
                 "ecc: an affine matrix must end with the row 0 0 1, got %g %g %g", p.matrix[6], p.matrix[7],
                 p.matrix[8]);
+  PYFOCUS_CHECK(row_step >= 1 && row_step <= kEccChunkRows, "ecc: row_step must be 1 to %d, got %lld", kEccChunkRows,
+                static_cast<long long>(row_step));
+  p.row_step = row_step;
   p.scale = 0.5 * static_cast<double>(p.height > p.width ? p.height : p.width);
   p.chunk = workspace.as<double>();
   if (mask) {

@@ -31,6 +31,8 @@ Isa isa() {
   return set ? static_cast<Isa>(set) : best_isa();
 }
 
-void set_isa(Isa isa) { chosen.store(static_cast<int>(isa) < static_cast<int>(best_isa()) ? static_cast<int>(isa) : 0); }
+void set_isa(Isa isa) {
+  chosen.store(static_cast<int>(isa) < static_cast<int>(best_isa()) ? static_cast<int>(isa) : 0);
+}
 
 }  // namespace pyfocus

@@ -21,12 +21,17 @@ Isa best_isa();
 
 // Declares `name` in the three namespaces. PYFOCUS_BEST(name) is then the one to call.
 #if defined(PYFOCUS_ALL_ISA)
-#define PYFOCUS_KERNEL(result, name, ...)                        \
-  namespace v2 { result name(__VA_ARGS__); }                     \
-  namespace v3 { result name(__VA_ARGS__); }                     \
-  namespace v4 { result name(__VA_ARGS__); }
-#define PYFOCUS_BEST(name) \
-  (::pyfocus::isa() == Isa::V4 ? v4::name : ::pyfocus::isa() == Isa::V3 ? v3::name : v2::name)
+#define PYFOCUS_KERNEL(result, name, ...) \
+  namespace v2 {                          \
+  result name(__VA_ARGS__);               \
+  }                                       \
+  namespace v3 {                          \
+  result name(__VA_ARGS__);               \
+  }                                       \
+  namespace v4 {                          \
+  result name(__VA_ARGS__);               \
+  }
+#define PYFOCUS_BEST(name) (::pyfocus::isa() == Isa::V4 ? v4::name : ::pyfocus::isa() == Isa::V3 ? v3::name : v2::name)
 #else
 #define PYFOCUS_KERNEL(result, name, ...) \
   namespace PYFOCUS_ISA {                 \

@@ -76,8 +76,7 @@ void luminance(const PlaneSource& source, const float* weight, int64_t factor, b
   p.square_root = square_root;
   p.destination = destination.as<float>();
   p.height = destination.shape[0], p.width = destination.shape[1];
-  parallel_for(p.height, 16, threads,
-               [&](int64_t begin, int64_t end) { PYFOCUS_BEST(luminance_rows)(p, begin, end); });
+  parallel_for(p.height, 16, threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(luminance_rows)(p, begin, end); });
 }
 #endif
 

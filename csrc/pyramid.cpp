@@ -46,8 +46,7 @@ inline void expand_row(const float* coarse, int64_t height, int64_t width, int64
   if (y & 1)
     for (int64_t k = left; k < right; ++k) column[k] = 0.5f * (b[first + k] + c[first + k]);
   else
-    for (int64_t k = left; k < right; ++k)
-      column[k] = 0.125f * (a[first + k] + 6.0f * b[first + k] + c[first + k]);
+    for (int64_t k = left; k < right; ++k) column[k] = 0.125f * (a[first + k] + 6.0f * b[first + k] + c[first + k]);
   const auto edge = [&](int64_t k) {  // beyond the border the edge repeats
     const int64_t x = clamp(first + k, width - 1);
     column[k] = y & 1 ? 0.5f * (b[x] + c[x]) : 0.125f * (a[x] + 6.0f * b[x] + c[x]);
@@ -211,11 +210,16 @@ void rate_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
 
 void fold_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
   switch (p.power) {
-    case 1: return fold_all<1>(p, begin, end);
-    case 2: return fold_all<2>(p, begin, end);
-    case 4: return fold_all<4>(p, begin, end);
-    case 6: return fold_all<6>(p, begin, end);
-    default: return fold_all<8>(p, begin, end);
+    case 1:
+      return fold_all<1>(p, begin, end);
+    case 2:
+      return fold_all<2>(p, begin, end);
+    case 4:
+      return fold_all<4>(p, begin, end);
+    case 6:
+      return fold_all<6>(p, begin, end);
+    default:
+      return fold_all<8>(p, begin, end);
   }
 }
 

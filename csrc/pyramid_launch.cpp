@@ -1,6 +1,5 @@
-#include "pyramid.h"
-
 #include "parallel.h"
+#include "pyramid.h"
 #include "pyramid_rows.h"
 
 namespace pyfocus {

@@ -31,8 +31,7 @@ inline float encode(float x, const float* curve) {
 }
 
 template <class T>
-void store_row(const float* from, int64_t count, const float* curve, float scale, float offset, T* to,
-               int64_t stride) {
+void store_row(const float* from, int64_t count, const float* curve, float scale, float offset, T* to, int64_t stride) {
   constexpr float kLargest = sizeof(T) == 1 ? 255.0f : 65535.0f;
   for (int64_t x = 0; x < count; ++x) {
     const float v = (curve ? encode(from[x], curve) : from[x]) * scale + offset + 0.5f;
@@ -80,8 +79,8 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
   PYFOCUS_CHECK(source.stride[2] == 1 || source.shape[2] <= 1,
                 "unpack: source must be contiguous along its rows, got a column stride of %lld",
                 static_cast<long long>(source.stride[2]));
-  PYFOCUS_CHECK(source.shape[0] >= 1 && source.shape[0] <= kMaxPlanes, "unpack: source must have 1 to 4 planes, got %lld",
-                static_cast<long long>(source.shape[0]));
+  PYFOCUS_CHECK(source.shape[0] >= 1 && source.shape[0] <= kMaxPlanes,
+                "unpack: source must have 1 to 4 planes, got %lld", static_cast<long long>(source.shape[0]));
   PYFOCUS_CHECK(destination.dtype == Dtype::U8 || destination.dtype == Dtype::U16,
                 "unpack: destination must be uint8 or uint16, got %s", dtype_name(destination.dtype));
   PYFOCUS_CHECK(!destination.read_only, "unpack: destination is written to, got a read-only array");
@@ -107,8 +106,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
     p.destination[i] = static_cast<char*>(destination.data) + size * first;
     p.scale[i] = scale[i], p.offset[i] = offset[i];
   }
-  parallel_for(p.height, 16, threads,
-               [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
+  parallel_for(p.height, 16, threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
 }
 #endif
 

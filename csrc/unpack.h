@@ -21,7 +21,8 @@ struct UnpackParams {
   float scale[kMaxPlanes] = {}, offset[kMaxPlanes] = {};
 };
 
-// source (C, h, w) float32, rows may lie apart (a crop); destination (C, h, w) view with any strides, or with `mosaic` (2h, 2w). Deterministic.
+// source (C, h, w) float32, rows may lie apart (a crop); destination (C, h, w) view with any strides, or with `mosaic`
+// (2h, 2w). Deterministic.
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
             const float* offset, int threads);
 

@@ -127,8 +127,7 @@ inline void weights_at(const float* table, float fraction, float* w) {
 }
 
 template <class Taps>
-void locate(const WarpParams& p, const double* m, const Window& w, int64_t x0, int64_t y, int64_t count,
-            Row<Taps>* r) {
+void locate(const WarpParams& p, const double* m, const Window& w, int64_t x0, int64_t y, int64_t count, Row<Taps>* r) {
   const double dy = static_cast<double>(y), right = static_cast<double>(p.source.width) - 1,
                bottom = static_cast<double>(p.source.height) - 1;
   const double bx = m[1] * dy + m[2], by = m[4] * dy + m[5], bw = m[7] * dy + m[8];
@@ -252,9 +251,12 @@ void warp_band(const WarpParams& p, int64_t row_begin, int64_t row_end) {
 
 void warp_rows(const WarpParams& p, int64_t row_begin, int64_t row_end) {
   switch (p.interpolation) {
-    case Interpolation::Bilinear: return warp_band<Bilinear>(p, row_begin, row_end);
-    case Interpolation::Bicubic: return warp_band<Bicubic>(p, row_begin, row_end);
-    case Interpolation::Lanczos3: return warp_band<Lanczos3>(p, row_begin, row_end);
+    case Interpolation::Bilinear:
+      return warp_band<Bilinear>(p, row_begin, row_end);
+    case Interpolation::Bicubic:
+      return warp_band<Bicubic>(p, row_begin, row_end);
+    case Interpolation::Lanczos3:
+      return warp_band<Lanczos3>(p, row_begin, row_end);
   }
 }
 

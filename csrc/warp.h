@@ -18,9 +18,9 @@ namespace pyfocus {
 
 struct WarpParams {
   PlaneSource source;
-  double matrix[kMaxPlanes][9];   // row-major, destination (x, y, 1) to source, per plane
-  float* destination = nullptr;   // (planes, height, width), contiguous
-  uint8_t* valid = nullptr;       // (height, width) or null
+  double matrix[kMaxPlanes][9];  // row-major, destination (x, y, 1) to source, per plane
+  float* destination = nullptr;  // (planes, height, width), contiguous
+  uint8_t* valid = nullptr;      // (height, width) or null
   int64_t height = 0, width = 0;
   Interpolation interpolation = Interpolation::Bicubic;
   bool root = false, square = false;

@@ -96,5 +96,6 @@ def ecc(
     workspace: _Array,
     sums: _Array,
     mask: _Array | None = None,
+    row_step: int = 1,
     threads: int = 0,
 ) -> None: ...

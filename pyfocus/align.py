@@ -6,23 +6,24 @@ best of them after a few steps at about 160 px is followed up to the finest leve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import _C
 from .affine import Matrix, apply, at_pitch
 from .burst import Frame
-from .ecc import Fit, Image, Motion, maximise, trimmed
+from .ecc import Fit, Image, Motion, at_level, maximise, trimmed
 from .planes import luminance, planes_of
 
 _FINEST_PX = 3.2e6  # pixels of the finest level: more do not make it more accurate
 _COARSEST_PX = 40  # shorter side of the coarsest level
 _START_PX = 160  # shorter side of the level at which starts are compared
 _SCALES = (0.91, 0.93, 0.95, 0.97, 0.985, 1.015, 1.03, 1.05, 1.07, 1.09)
+_FOLLOWED = 3  # starts that are refined beyond the coarsest level
 _CERTAIN = 0.85  # a start that correlates like this needs no wider search
 _LOWEST = 0.40  # below this the pictures do not show the same,
-_LOWEST_DETAIL = 0.25  # nor below this without the large shapes: measured 0.65 for the worst neighbours, 0.1 for strangers
+_LOWEST_DETAIL = 0.25  # nor below this without their large shapes: 0.65 for the worst neighbours, 0.1 for strangers
 _DETAIL_PASSES = 8  # smoothings, 1 px each, whose result is "large shapes"
 _MOST_SCALE, _MOST_SHIFT = 0.15, 0.30  # between neighbours: change of scale, and shift as a share of the width
 
@@ -86,7 +87,7 @@ def align_pair(
     if predicted is not None:
         guesses.append(_without_perspective(at_pitch(predicted, fixed.factor * 2.0**start)))
     a, b = fixed.levels[start], moving.levels[start]
-    if not (np.ptp(a) > 1e-4 and np.ptp(b) > 1e-4):
+    if min(*a.shape, *b.shape) < 2 or not (np.ptp(a) > 1e-4 and np.ptp(b) > 1e-4):
         return Pair(np.eye(3), 0.0, 0, False, False)
     found = _best_start(fixed, moving, start, depth, [*guesses, _phase_shift(a, b)], first, threads)
     if found.correlation < _CERTAIN and first != "translation":
@@ -98,16 +99,17 @@ def align_pair(
     matrix, iterations, converged, correlation = found.matrix, found.iterations, False, found.correlation
     for level in range(start, -1, -1):
         model: Motion = motion if level <= 1 else first
-        a, b = fixed.levels[level], moving.levels[level]
-        step = maximise(a, b, matrix, model, threads)
+        step: Fit | None = Fit(matrix, correlation, 0, False)
+        if level > 0 or start == 0:
+            step = maximise(fixed.levels[level], moving.levels[level], matrix, model, threads)
         if step is None:
             break
-        if level == 0 and step.correlation >= _LOWEST:
-            step = trimmed(a, b, step, model, threads)
+        if level <= 1 and step.correlation >= _LOWEST:
+            step = trimmed((fixed.levels, moving.levels), level, step, model, threads)
         matrix, correlation, converged = step.matrix, step.correlation, step.converged
         iterations += step.iterations
         if level > 0:
-            matrix = _finer(matrix)
+            matrix = at_level(matrix, -1)
     matrix = at_pitch(matrix, 1 / fixed.factor) if level == 0 else np.eye(3)
     good = level == 0 and correlation >= _LOWEST and _plausible(matrix, fixed.size)
     return Pair(matrix, float(correlation), iterations, converged, good)
@@ -116,22 +118,20 @@ def align_pair(
 def _best_start(
     fixed: Luma, moving: Luma, start: int, depth: int, guesses: list[Matrix], model: Motion, threads: int
 ) -> Fit:
-    """Refine every guess (at level ``start``) on that level and a coarser one; the best correlation wins."""
-    best = Fit(np.eye(3), -1.0, 0, False)
+    """Refine every guess (at level ``start``) on a coarser level, the few best of them on ``start``; the best wins."""
     coarse = min(start + 1, depth - 1)
+    tried: list[Fit] = []
     for guess in guesses:
-        matrix: Matrix | None = guess
-        iterations = 0
-        for level in range(coarse, start - 1, -1):
-            assert matrix is not None
-            here = _coarser(guess) if level > start else matrix
-            fit = maximise(fixed.levels[level], moving.levels[level], here, model, threads, most=25)
-            if fit is None:
-                break
-            matrix = _finer(fit.matrix) if level > start else fit.matrix
-            iterations += fit.iterations
-            if level == start and fit.correlation > best.correlation:
-                best = Fit(fit.matrix, fit.correlation, iterations, fit.converged)
+        here = at_level(guess, coarse - start)
+        fit = maximise(fixed.levels[coarse], moving.levels[coarse], here, model, threads, most=25)
+        if fit is not None:
+            tried.append(replace(fit, matrix=at_level(fit.matrix, start - coarse)))
+    tried = sorted(tried, key=lambda f: -f.correlation)[:_FOLLOWED]
+    best = Fit(np.eye(3), -1.0, 0, False)
+    for rough in tried:
+        fit = maximise(fixed.levels[start], moving.levels[start], rough.matrix, model, threads, most=25)
+        if fit is not None and fit.correlation > best.correlation:
+            best = replace(fit, iterations=rough.iterations + fit.iterations)
     return best
 
 
@@ -159,19 +159,6 @@ def _detail(level: Image, threads: int) -> Image:
 def _without_perspective(matrix: Matrix) -> Matrix:
     """The affine part: coarse levels are too small for more."""
     return np.vstack([matrix[:2] / matrix[2, 2], [0.0, 0.0, 1.0]])
-
-
-def _finer(matrix: Matrix) -> Matrix:
-    """A level's map on the next finer level: pyramid grids share pixel 0."""
-    double = np.diag([2.0, 2.0, 1.0])
-    out: Matrix = double @ matrix @ np.linalg.inv(double)
-    return out
-
-
-def _coarser(matrix: Matrix) -> Matrix:
-    half = np.diag([0.5, 0.5, 1.0])
-    out: Matrix = half @ matrix @ np.linalg.inv(half)
-    return out
 
 
 def _phase_shift(a: Image, b: Image, scale: float = 1.0) -> Matrix:

@@ -34,20 +34,25 @@ def linear_to_srgb(values: npt.ArrayLike) -> Array:
 @lru_cache(maxsize=4)
 def decode_lut(dtype: npt.DTypeLike) -> Array:
     """Linear light (float32) of every code of ``uint8`` or ``uint16``: ``decode_lut(a.dtype)[a]``."""
-    kind = np.dtype(dtype)
-    if kind not in (np.uint8, np.uint16):
-        raise ArgumentError(f"decode_lut: dtype must be uint8 or uint16, got {kind}")
-    top = int(np.iinfo(kind).max)
-    table: Array = srgb_to_linear(np.arange(top + 1) / top).astype(np.float32)
-    table.setflags(write=False)
-    return table
+    return _table(_linear_codes(dtype))
 
 
 @lru_cache(maxsize=2)
 def root_lut(dtype: npt.DTypeLike) -> Array:
     """Square root of the linear light (float32) of every code of ``uint8`` or ``uint16``."""
-    linear = decode_lut(np.dtype(dtype).type)
-    table: Array = np.sqrt(linear.astype(np.float64)).astype(np.float32)
+    return _table(np.sqrt(_linear_codes(dtype)))
+
+
+def _linear_codes(dtype: npt.DTypeLike) -> Array:
+    kind = np.dtype(dtype)
+    if kind not in (np.uint8, np.uint16):
+        raise ArgumentError(f"decode_lut: dtype must be uint8 or uint16, got {kind}")
+    top = int(np.iinfo(kind).max)
+    return srgb_to_linear(np.arange(top + 1) / top)
+
+
+def _table(values: Array) -> Array:
+    table: Array = values.astype(np.float32)
     table.setflags(write=False)
     return table
 

@@ -18,8 +18,10 @@ from .affine import Matrix, corner_shift
 
 Motion = Literal["translation", "similarity", "affine", "homography"]
 Image = npt.NDArray[np.float32]
+Images = list[Image]
 Mask = npt.NDArray[np.uint8]
 
+_PLENTY_PX = 1.5e6  # of a picture with more pixels every second row is enough
 _EPSILON_PX = 0.004  # largest corner step that still counts as moving
 _KEPT = 0.7  # share of the pixels, those that agree best, which decide in the end
 _TRIMS, _SETTLED_PX = 3, 0.01  # rounds of choosing them, and the corner step after which another changes nothing
@@ -54,13 +56,14 @@ def maximise(
     count = _C.ecc_sum_count(parameters)
     workspace = np.empty((-(-a.shape[0] // _C.ECC_CHUNK_ROWS), count))
     sums = np.empty(count)
+    rows = 2 if a.size > _PLENTY_PX else 1
     best: Fit | None = None
     into, out_of = _normaliser(a.shape), np.linalg.inv(_normaliser(b.shape, a.shape))
     current = np.linalg.inv(out_of) @ matrix @ np.linalg.inv(into)
     for iteration in range(most):
         current /= current[2, 2]
         matrix = out_of @ current @ into  # its last row keeps w = 1 at the centre, as the kernel expects
-        _C.ecc(a, b, matrix, parameters, workspace, sums, mask, threads=threads)
+        _C.ecc(a, b, matrix, parameters, workspace, sums, mask, row_step=rows, threads=threads)
         solved = _solve(sums, parameters, motion)
         if solved is None:
             return best
@@ -83,23 +86,35 @@ def maximise(
     return best
 
 
-def trimmed(a: Image, b: Image, fit: Fit, motion: Motion, threads: int) -> Fit:
+def trimmed(levels: tuple[Images, Images], level: int, fit: Fit, motion: Motion, threads: int) -> Fit:
     """The fit again, by those pixels alone that agree under it, chosen anew until they stay the same.
 
     Between two frames of a bracket the blur changes. An edge that hides something unsharp is pulled towards its blurred
-    side; its residual gives it away (least trimmed squares: Rousseeuw 1984). ``correlation`` stays that of all pixels.
+    side; its residual gives it away (least trimmed squares: Rousseeuw 1984). ``levels`` of the fixed and the moving
+    picture, finest first; residuals are looked at one level coarser. ``correlation`` stays that of all pixels.
     """
+    a, b = levels[0][level], levels[1][level]
+    coarse = min(level + 1, len(levels[0]) - 1, len(levels[1]) - 1)
     for _ in range(_TRIMS):
-        mask = _agreeing(a, b, fit.matrix, threads)
+        mask = _agreeing(levels[0][coarse], levels[1][coarse], at_level(fit.matrix, coarse - level), threads)
+        if mask is not None and coarse > level:
+            mask = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1)[: a.shape[0], : a.shape[1]])
         again = None if mask is None else maximise(a, b, fit.matrix, motion, threads, mask=mask, most=12)
         if again is None:
             break
         moved = corner_shift(again.matrix @ np.linalg.inv(fit.matrix), a.shape)
         iterations = fit.iterations + again.iterations
-        fit = replace(again, correlation=fit.correlation, iterations=iterations, converged=fit.converged)
+        fit = replace(again, correlation=fit.correlation, iterations=iterations)
         if moved < _SETTLED_PX:
             break
     return fit
+
+
+def at_level(matrix: Matrix, levels: int) -> Matrix:
+    """The map as it is ``levels`` coarser in the pyramids (finer if negative); their grids share pixel 0."""
+    scale = np.diag([0.5**levels, 0.5**levels, 1.0])
+    out: Matrix = scale @ matrix @ np.linalg.inv(scale)
+    return out
 
 
 def _agreeing(a: Image, b: Image, matrix: Matrix, threads: int) -> Mask | None:

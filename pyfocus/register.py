@@ -103,6 +103,8 @@ class Registration:
                 raise ValueError("a transform is not a finite 3 x 3 matrix")
             if not 0 <= data["reference"] < len(frames):
                 raise ValueError("the reference is not one of the frames")
+            if data["motion"] not in _MOTIONS or not (data["height"] > 0 and data["width"] > 0):
+                raise ValueError("motion or size is not one that pyfocus writes")
             return cls(
                 maps,
                 int(data["reference"]),
@@ -114,7 +116,7 @@ class Registration:
                 np.array([bool(f["converged"]) for f in frames]),
                 tuple(str(f["name"]) for f in frames),
             )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ArgumentError(f"Registration.from_json: not saved transforms of pyfocus: {error}") from error
 
 
@@ -142,6 +144,12 @@ class Registrar:
     def push(self, luma: Luma) -> Step:
         """Register the next frame. ``Step.registered`` is True when it joins the first frame's chain."""
         place = len(self._steps)
+        if self._chains and luma.size != self._chains[0].luma.size:
+            height, width = self._chains[0].luma.size
+            raise BurstError(
+                f"register: frame {place} is {luma.size[1]} x {luma.size[0]} px, "
+                f"the first one is {width} x {height} px; all frames must be alike"
+            )
         step, chain = self._join(luma)
         if chain is None:
             chain = _Tail(luma, np.eye(3), np.eye(3), [])
@@ -202,6 +210,7 @@ def register(
     invented; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and frames too
     different to follow are marked as not registered. Raises ArgumentError, RegistrationError and what reading raises.
     """
+    reference = reference if isinstance(reference, str) else int(reference)
     _check_reference(reference, len(burst))
     from .ahead import read_ahead
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from common import RESULTS, cores, record, save, table
+from machine import RESULTS, cores, record, save, table
 
 from pyfocus import _C
 from pyfocus.colour import decode_lut

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import peers
 import rawpy
 import tifffile
-from common import RESULTS, SHARED, WORK, record, run_all, save, table, verdict
+from machine import RESULTS, SHARED, WORK, record, run_all, save, table, verdict
 
 Picture = npt.NDArray[np.float32]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import peers
 import tifffile
-from common import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
+from machine import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
 from frames import detail, repeat_frames, write_frames
 
 TIME_BAR = 0.3  # of focusweave's wall time

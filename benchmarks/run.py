@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from common import RESULTS, ROOT, WORK
+from machine import RESULTS, ROOT, WORK
 
 BENCHMARKS = ("stack", "kernels", "quality")
 QUICK = {

@@ -1,3 +1,4 @@
+// The pyramid's checks and launches: each step in tasks of rows, the same for any number of threads.
 #include "parallel.h"
 #include "pyramid.h"
 #include "pyramid_rows.h"

@@ -207,9 +207,9 @@ def stack(
     fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both.
     ``reference``: "auto" (the frame with the narrowest view, so that no border is invented), "first", "middle", "last"
     or an index. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what every
-    frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the accumulators leave of it keeps decoded frames between the two
-    passes. ``progress(stage, done, total)`` is called from this thread and may raise to stop. Raises BurstError,
-    ReadError, RegistrationError, ResourceError.
+    frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the
+    accumulators leave of it keeps decoded frames between the two passes. ``progress(stage, done, total)`` is called
+    from this thread and may raise to stop. Raises BurstError, ReadError, RegistrationError, ResourceError.
     """
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
     tell = progress or (lambda stage, done, total: None)

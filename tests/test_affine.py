@@ -67,7 +67,7 @@ def test_as_matrix_refuses(bad: object) -> None:
 
 def largest(seen: np.ndarray) -> int:
     """Area of the largest all-true rectangle, by trying all of them."""
-    h, w = seen.shape
+    h = len(seen)
     best = 0
     for top in range(h):
         for bottom in range(top, h):

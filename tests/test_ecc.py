@@ -73,6 +73,31 @@ def test_pixels_that_fall_outside_do_not_count(parameters: int, shift: tuple[flo
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6 * max(1, np.abs(want).max()))
 
 
+@pytest.mark.parametrize("parameters", [6, 8])
+@pytest.mark.parametrize("step", [2, 3, 16])
+def test_a_row_step_is_a_mask_of_rows(parameters: int, step: int) -> None:
+    fixed, moving, matrix = smooth((53, 70), 1), smooth((53, 70), 2), matrix_of(parameters, 3)
+    count = _C.ecc_sum_count(parameters)
+    got, workspace = np.empty(count), np.empty((-(-53 // _C.ECC_CHUNK_ROWS), count))
+    _C.ecc(fixed, moving, matrix, parameters, workspace, got, row_step=step, threads=1)
+    rows = np.zeros((53, 70), np.uint8)
+    rows[::step] = 1
+    want = oracle.sums(fixed, moving, matrix, parameters, rows)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6 * np.abs(want).max())
+    for wrong in (0, -1, 17):
+        with pytest.raises(ValueError, match=f"ecc: row_step must be 1 to 16, got {wrong}"):
+            _C.ecc(fixed, moving, matrix, parameters, workspace, got, row_step=wrong)
+
+
+def test_what_a_masked_pixel_holds_does_not_matter() -> None:
+    fixed, moving = smooth((20, 31), 3), smooth((20, 31), 4)
+    mask = np.ones((20, 31), np.uint8)
+    mask[4:7, 5:9] = 0
+    clean = sums(fixed, moving, np.eye(3), 6, mask)
+    fixed[5, 6] = np.nan
+    np.testing.assert_array_equal(sums(fixed, moving, np.eye(3), 6, mask), clean)
+
+
 def test_an_empty_mask_gives_zeros_and_identity_counts_every_pixel() -> None:
     image = smooth((20, 31), 7)
     assert not sums(image, image, np.eye(3), 6, np.zeros((20, 31), np.uint8)).any()

@@ -59,13 +59,13 @@ def test_any_reference_gives_the_same_maps(reference: Any) -> None:
 
 
 LAYOUTS: dict[str, tuple[str, str]] = {  # a, b: frames of two scenes, 0 black, n noise; and those that must be used
-    "two scenes mixed": ("abababaa", "10101011"),
-    "minority first": ("bbbaaaaa", "00011111"),
-    "blank within": ("aa0aa", "11011"),
-    "noise within": ("aanaa", "11011"),
-    "first frame junk": ("naaaa", "01111"),
-    "first frame black": ("0aaa", "0111"),
-    "last frame junk": ("aaan", "1110"),
+    "two scenes mixed": ("ababaa", "101011"),
+    "minority first": ("bbaaa", "00111"),
+    "blank within": ("aa0a", "1101"),
+    "noise within": ("ana", "101"),
+    "first frame junk": ("naaa", "0111"),
+    "first frame black": ("0aa", "011"),
+    "last frame junk": ("aan", "110"),
 }
 
 
@@ -210,7 +210,7 @@ def test_shared_brackets(shared: Path, scene: str) -> None:
     assert np.sqrt(np.square(distance).mean()) < BARS[scene]
 
 
-@pytest.mark.parametrize("motion", ["translation", "affine", "homography"])
+@pytest.mark.parametrize("motion", ["translation", "homography"])
 def test_other_motions_on_a_burst(motion: Motion) -> None:
     found = register(burst_of(*still(8, 3)), motion=motion, reference="first", threads=1)
     assert found.registered.all() and found.motion == motion

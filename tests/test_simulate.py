@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from pyfocus.simulate.camera import BLACK_DN, NEUTRAL, WHITE_DN
 from pyfocus.errors import ArgumentError, WriteError
+from pyfocus.simulate import Bracket, Settings, frame_name, iso_noise, simulate, write_bracket
+from pyfocus.simulate.camera import BLACK_DN, NEUTRAL, WHITE_DN
 from pyfocus.simulate.lens import build_lens, disc_kernel
 from pyfocus.simulate.scene import procedural_scene, synthetic_depth
-from pyfocus.simulate import Bracket, Settings, frame_name, iso_noise, simulate, write_bracket
 from pyfocus.simulate.surfaces import find_surfaces, nearest, sharpen_edges
 
 STILL = {"breathing": 0.0, "jitter_px": 0.0}

@@ -11,8 +11,8 @@ from typing import Any
 
 import peers
 import tifffile
-from machine import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
 from frames import detail, repeat_frames, write_frames
+from machine import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
 
 TIME_BAR = 0.3  # of focusweave's wall time
 MEMORY_BAR_GB = 1.2

@@ -15,7 +15,7 @@ namespace pyfocus {
 enum class Interpolation { Bilinear = 0, Bicubic = 1, Lanczos3 = 2 };
 
 struct Bilinear {
-  static constexpr int kFirst = 0, kCount = 2, kLanes = 2;
+  static constexpr int kFirst = 0, kCount = 2;
   PYFOCUS_HD static inline void weights(float f, float* w) {
     w[0] = 1.0f - f;
     w[1] = f;
@@ -23,7 +23,7 @@ struct Bilinear {
 };
 
 struct Bicubic {
-  static constexpr int kFirst = -1, kCount = 4, kLanes = 4;
+  static constexpr int kFirst = -1, kCount = 4;
   PYFOCUS_HD static inline void weights(float f, float* w) {
     const float g = 1.0f - f;
     w[0] = -0.5f * f * g * g;
@@ -34,7 +34,7 @@ struct Bicubic {
 };
 
 struct Lanczos3 {
-  static constexpr int kFirst = -2, kCount = 6, kLanes = 8;  // two idle lanes of weight 0 fill the vector
+  static constexpr int kFirst = -2, kCount = 6;
 
   // sin(pi t) / pi for t in [0, 1/2], to 2e-8: the series up to t^13.
   PYFOCUS_HD static inline float sin_pi(float t) {
@@ -59,11 +59,11 @@ struct Lanczos3 {
     w[4] = -s1 * c / (d4 * d4);
     w[5] = s1 * a / (d5 * d5);
     const float sum = ((w[0] + w[1]) + (w[2] + w[3])) + (w[4] + w[5]);
-    const float scale = left || right ? 0.0f : 1.0f / (left || right ? 1.0f : sum);
-    for (int k = 0; k < 6; ++k) w[k] *= scale;
-    w[2] = left ? 1.0f : w[2];
-    w[3] = right ? 1.0f : w[3];
-    w[6] = w[7] = 0.0f;
+    const bool whole = left || right;  // at a pixel: its own weight is 1, and nothing may be divided by 0
+    const float scale = whole ? 0.0f : 1.0f / (whole ? 1.0f : sum);
+    w[0] *= scale, w[1] *= scale, w[4] *= scale, w[5] *= scale;
+    w[2] = left ? 1.0f : w[2] * scale;
+    w[3] = right ? 1.0f : w[3] * scale;
   }
 };
 

@@ -1,24 +1,19 @@
 // warp on the CPU. The destination is cut into tiles; per tile
 //   1. the window of the source that the tile sees is copied to floats on the stack (conversion, table, black level
 //      and edge repetition happen here, once per source pixel), so that
-//   2. the interpolation loop has no border tests: per pixel a few rows of a vector of taps times a vector of weights.
-// Planes that share a map share positions and weights. Weights come from sample.h through a table of 1024 phases with
-// linear interpolation (1.2e-6 from the formula at worst).
+//   2. the interpolation loop has no border tests: pixels whose taps lie side by side go eight at a time.
+// Planes that share a map share positions and weights.
 // Bytes per output value: 4 written, about 1.2 x the source's read. Ties and order of sums are fixed: same bits always.
 #include "warp.h"
 
 #include "isa.h"
 #include "parallel.h"
 
-#if defined(PYFOCUS_LAUNCHER)
-#include <vector>
-#endif
-
 namespace pyfocus {
 
 constexpr int kTileWidth = 192, kTileHeight = 32;
 constexpr int kWindow = 48 * 240;  // floats per plane; a tile that sees more of the source is halved until it fits
-constexpr int kPhases = 1024;
+constexpr int kGroup = 8;          // pixels interpolated at a time
 
 PYFOCUS_KERNEL(void, warp_rows, const WarpParams& p, int64_t row_begin, int64_t row_end)
 
@@ -66,7 +61,7 @@ Window window_of(const WarpParams& p, const double* m, const Tile& t) {
   Window w;
   w.x0 = floor_within(low_x, -2, right + 1) + Taps::kFirst;
   w.y0 = floor_within(low_y, -2, bottom + 1) + Taps::kFirst;
-  w.width = floor_within(high_x, -2, right + 1) + Taps::kFirst + Taps::kLanes - w.x0 + 1;
+  w.width = floor_within(high_x, -2, right + 1) + Taps::kFirst + Taps::kCount - w.x0 + 1;
   w.height = floor_within(high_y, -2, bottom + 1) + Taps::kFirst + Taps::kCount - w.y0 + 1;
   return w;
 }
@@ -105,25 +100,22 @@ void load_window(const PlaneSource& s, int plane, const Window& w, float* out) {
   }
 }
 
-// One destination row: for each pixel the first element of its taps in the window, and their weights.
+// One destination row: for each pixel the first element of its taps in the window, and their weights, tap by tap.
 template <class Taps>
 struct Row {
   int32_t first[kTileWidth];
-  float wx[kTileWidth * Taps::kLanes], wy[kTileWidth * Taps::kLanes];
+  uint8_t run[kTileWidth];  // how many pixels from here on have their taps side by side, at most kGroup
+  float wx[Taps::kCount][kTileWidth], wy[Taps::kCount][kTileWidth];
   uint8_t seen[kTileWidth];
 };
 
 template <class Taps>
-inline void weights_at(const float* table, float fraction, float* w) {
-  typedef float Vector __attribute__((vector_size(Taps::kLanes * 4)));
-  const float phase = fraction * static_cast<float>(kPhases);
-  const int32_t index = static_cast<int32_t>(phase);
-  const float part = phase - static_cast<float>(index);
-  Vector low, high;
-  __builtin_memcpy(&low, table + index * Taps::kLanes, sizeof low);
-  __builtin_memcpy(&high, table + (index + 1) * Taps::kLanes, sizeof high);
-  low += (high - low) * part;
-  __builtin_memcpy(w, &low, sizeof low);
+void weigh(const float* fraction, int32_t count, float (*weights)[kTileWidth]) {
+  for (int32_t x = 0; x < count; ++x) {
+    float w[Taps::kCount];
+    Taps::weights(fraction[x], w);
+    for (int k = 0; k < Taps::kCount; ++k) weights[k][x] = w[k];
+  }
 }
 
 template <class Taps>
@@ -132,52 +124,72 @@ void locate(const WarpParams& p, const double* m, const Window& w, int64_t x0, i
                bottom = static_cast<double>(p.source.height) - 1;
   const double bx = m[1] * dy + m[2], by = m[4] * dy + m[5], bw = m[7] * dy + m[8];
   const double origin_x = static_cast<double>(w.x0 - Taps::kFirst), origin_y = static_cast<double>(w.y0 - Taps::kFirst);
-  const bool projective = m[6] != 0 || m[7] != 0 || m[8] != 1;
   constexpr double kEdge = 1e-6;  // rounding of a position is not leaving the image
   const int32_t stride = static_cast<int32_t>(w.width);
-  float fx[kTileWidth], fy[kTileWidth];
-  for (int64_t x = 0; x < count; ++x) {
-    const double dx = static_cast<double>(x0 + x);
-    const double scale = projective ? 1 / (m[6] * dx + bw) : 1.0;
-    const double sx = (m[0] * dx + bx) * scale, sy = (m[3] * dx + by) * scale;
-    r->seen[x] = sx >= -kEdge && sx <= right + kEdge && sy >= -kEdge && sy <= bottom + kEdge;
+  double sx[kTileWidth], sy[kTileWidth];
+  float fx[kTileWidth], fy[kTileWidth], margin[kTileWidth];
+  const int32_t first = static_cast<int32_t>(x0), n = static_cast<int32_t>(count);
+  for (int32_t x = 0; x < n; ++x) {
+    const double dx = static_cast<double>(first + x);
+    sx[x] = m[0] * dx + bx, sy[x] = m[3] * dx + by;
+  }
+  if (m[6] != 0 || m[7] != 0 || m[8] != 1)
+    for (int32_t x = 0; x < n; ++x) {
+      const double scale = 1 / (m[6] * static_cast<double>(first + x) + bw);
+      sx[x] *= scale, sy[x] *= scale;
+    }
+  for (int32_t x = 0; x < n; ++x) {  // how far inside the source the position lies
+    const double a = sx[x] < right - sx[x] ? sx[x] : right - sx[x], b = sy[x] < bottom - sy[x] ? sy[x] : bottom - sy[x];
+    margin[x] = static_cast<float>((a < b ? a : b) + kEdge);
+  }
+  for (int32_t x = 0; x < n; ++x) r->seen[x] = margin[x] >= 0;
+  for (int32_t x = 0; x < n; ++x) {
     // Beyond the edge the picture repeats, so the position may stop there: the window was cut at the same places.
-    const double px = clamp(sx, -2.0, right + 2) - origin_x, py = clamp(sy, -2.0, bottom + 2) - origin_y;
+    const double px = clamp(sx[x], -2.0, right + 2) - origin_x, py = clamp(sy[x], -2.0, bottom + 2) - origin_y;
     const int32_t ix = static_cast<int32_t>(px), iy = static_cast<int32_t>(py);
     r->first[x] = iy * stride + ix;
     fx[x] = static_cast<float>(px - ix), fy[x] = static_cast<float>(py - iy);
   }
-  for (int64_t x = 0; x < count; ++x) {
-    weights_at<Taps>(p.weights, fx[x], r->wx + x * Taps::kLanes);
-    weights_at<Taps>(p.weights, fy[x], r->wy + x * Taps::kLanes);
+  weigh<Taps>(fx, n, r->wx);
+  weigh<Taps>(fy, n, r->wy);
+  int length = 0;
+  for (int32_t x = n - 1; x >= 0; --x) {
+    const bool goes_on = x + 1 < n && r->first[x + 1] == r->first[x] + 1;
+    length = goes_on ? (length < kGroup ? length + 1 : kGroup) : 1;
+    r->run[x] = static_cast<uint8_t>(length);
   }
 }
 
-// Lanes are added in pairs, in the same order on every machine.
-inline float total(const float* v, int lanes) {
-  if (lanes == 2) return v[0] + v[1];
-  if (lanes == 4) return (v[0] + v[2]) + (v[1] + v[3]);
-  return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+// kLanes pixels whose taps begin side by side: one vector of the compiler's own per tap (two registers where the
+// machine's are shorter). Every pixel's sums are taken in the same order whatever the number of lanes.
+template <class Taps, int kLanes>
+inline void interpolate_run(const float* taps, int64_t stride, const Row<Taps>& r, int64_t x, float* out) {
+  typedef float Vector __attribute__((vector_size(kLanes * 4)));
+  Vector tap, weight, row, sum;
+  for (int j = 0; j < Taps::kCount; ++j) {
+    for (int k = 0; k < Taps::kCount; ++k) {
+      __builtin_memcpy(&tap, taps + j * stride + k, sizeof tap);
+      __builtin_memcpy(&weight, r.wx[k] + x, sizeof weight);
+      row = k == 0 ? tap * weight : row + tap * weight;
+    }
+    __builtin_memcpy(&weight, r.wy[j] + x, sizeof weight);
+    sum = j == 0 ? row * weight : sum + row * weight;
+  }
+  __builtin_memcpy(out + x, &sum, sizeof sum);
 }
 
+// The picture is hardly scaled or turned, so most neighbours in the destination are neighbours in the source.
 template <class Taps>
 void interpolate(const float* window, int64_t stride, const Row<Taps>& r, int64_t count, float* out) {
-  // A row of taps is one vector of the compiler's own (two registers where the machine's are shorter).
-  typedef float Vector __attribute__((vector_size(Taps::kLanes * 4)));
-  for (int64_t x = 0; x < count; ++x) {
-    const float *taps = window + r.first[x], *wy = r.wy + x * Taps::kLanes;
-    Vector row, sum;
-    __builtin_memcpy(&sum, taps, sizeof sum);
-    sum *= wy[0];
-    for (int j = 1; j < Taps::kCount; ++j) {
-      __builtin_memcpy(&row, taps + j * stride, sizeof row);
-      sum += row * wy[j];
-    }
-    __builtin_memcpy(&row, r.wx + x * Taps::kLanes, sizeof row);
-    sum *= row;
-    float lane[Taps::kLanes];
-    __builtin_memcpy(lane, &sum, sizeof lane);
-    out[x] = total(lane, Taps::kLanes);
+  int64_t x = 0;
+  while (x < count) {
+    const float* taps = window + r.first[x];
+    if (r.run[x] == kGroup)
+      interpolate_run<Taps, kGroup>(taps, stride, r, x, out), x += kGroup;
+    else if (r.run[x] >= kGroup / 2)
+      interpolate_run<Taps, kGroup / 2>(taps, stride, r, x, out), x += kGroup / 2;
+    else
+      interpolate_run<Taps, 1>(taps, stride, r, x, out), x += 1;
   }
 }
 
@@ -263,21 +275,6 @@ void warp_rows(const WarpParams& p, int64_t row_begin, int64_t row_end) {
 }  // namespace PYFOCUS_ISA
 
 #if defined(PYFOCUS_LAUNCHER)
-namespace {
-
-// Weights at phases 0, 1/1024, ..., 1 (the last one is read by the interpolation between phases only).
-template <class Taps>
-const float* weight_table() {
-  static const std::vector<float> table = [] {
-    std::vector<float> t((kPhases + 2) * Taps::kLanes, 0.0f);
-    for (int i = 0; i <= kPhases; ++i) Taps::weights(static_cast<float>(i) / kPhases, &t[i * Taps::kLanes]);
-    return t;
-  }();
-  return table.data();
-}
-
-}  // namespace
-
 void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
           Interpolation interpolation, bool root, bool square, int threads) {
   check_tensor("warp", "matrices", matrices, Dtype::F64, 3);
@@ -298,9 +295,6 @@ void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& desti
   p.height = destination.shape[1], p.width = destination.shape[2];
   p.interpolation = interpolation;
   p.root = root, p.square = square;
-  p.weights = interpolation == Interpolation::Bilinear  ? weight_table<Bilinear>()
-              : interpolation == Interpolation::Bicubic ? weight_table<Bicubic>()
-                                                        : weight_table<Lanczos3>();
   for (int i = 0; i < source.planes * 4; ++i) {  // a horizon inside the picture has no bounded window
     const double* m = p.matrix[i / 4];
     const double x = i & 1 ? static_cast<double>(p.width - 1) : 0, y = i & 2 ? static_cast<double>(p.height - 1) : 0;

@@ -24,7 +24,6 @@ struct WarpParams {
   int64_t height = 0, width = 0;
   Interpolation interpolation = Interpolation::Bicubic;
   bool root = false, square = false;
-  const float* weights = nullptr;  // 1025 phases of the interpolation's lanes
 };
 
 // matrices (C, 3, 3) float64; destination (C, h, w) float32; valid (h, w) uint8 or null. Deterministic.

@@ -182,10 +182,15 @@ void energy_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
       for (int64_t y = y0; y < y0 + rows; ++y) {
         const float* row[5];
         for (int j = 0; j < 5; ++j) row[j] = square + (mirror(2 * y + j - 2, p.height) - top) * kColumns;
-        for (int64_t x = 0; x < 2 * columns + 3; ++x) {
-          const int64_t m = mirror(2 * x0 - 2 + x, p.width) - left;
-          column[x] = (row[0][m] + row[4][m]) + 4.0f * (row[1][m] + row[3][m]) + 6.0f * row[2][m];
-        }
+        // buffer columns 0 .. count - 1 are image columns left .. right - 1; this tile's sums start at 2 x0 - 2
+        const int64_t shift = 2 * x0 - 2 - left, n = 2 * columns + 3;
+        const int64_t from = shift < 0 ? -shift : 0, to = smaller(n, count - shift);
+        const auto sum_at = [&](int64_t m) {
+          return (row[0][m] + row[4][m]) + 4.0f * (row[1][m] + row[3][m]) + 6.0f * row[2][m];
+        };
+        for (int64_t x = from; x < to; ++x) column[x] = sum_at(shift + x);
+        for (int64_t x = 0; x < from; ++x) column[x] = sum_at(mirror(2 * x0 - 2 + x, p.width) - left);
+        for (int64_t x = to; x < n; ++x) column[x] = sum_at(mirror(2 * x0 - 2 + x, p.width) - left);
         float* out = p.out + y * p.coarse_width + x0;
         for (int64_t k = 0; k < columns; ++k) out[k] = binomial(column + 2 * k) * (mean * (1.0f / 256));
       }
@@ -194,17 +199,25 @@ void energy_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
 
 void rate_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
   const float mean = 1.0f / static_cast<float>(p.planes);
-  const int64_t w = p.coarse_width, area = p.coarse_height * w;
-  for (int64_t i = begin * w; i < end * w; ++i) {
-    float light = 0;
-    for (int plane = 0; plane < p.planes; ++plane) light += p.coarse[plane * area + i];
-    light *= mean;
-    float rating = p.rating_out[i] + (p.slope * (light > 0 ? light : 0.0f) + p.floor);
-    if (p.valid) rating = p.valid[i] ? rating : 0.0f;
-    const float peak = p.peak_out[i];
-    p.rating_out[i] = rating;
-    p.before_out[i] = peak;
-    p.peak_out[i] = rating > peak ? rating : peak;
+  const int64_t w = p.coarse_width, area = p.coarse_height * w, last = end * w;
+  float light[kBlock];
+  for (int64_t first = begin * w; first < last; first += kBlock) {
+    const int64_t count = smaller(kBlock, last - first);
+    for (int64_t x = 0; x < count; ++x) light[x] = p.coarse[first + x];
+    for (int plane = 1; plane < p.planes; ++plane)
+      for (int64_t x = 0; x < count; ++x) light[x] += p.coarse[plane * area + first + x];
+    float *rating = p.rating_out + first, *peak = p.peak_out + first, *before = p.before_out + first;
+    for (int64_t x = 0; x < count; ++x) {
+      const float mid = light[x] * mean;
+      rating[x] += p.slope * (mid > 0 ? mid : 0.0f) + p.floor;
+    }
+    if (p.valid)
+      for (int64_t x = 0; x < count; ++x) rating[x] = p.valid[first + x] ? rating[x] : 0.0f;
+    for (int64_t x = 0; x < count; ++x) {
+      const float old = peak[x];
+      before[x] = old;
+      peak[x] = rating[x] > old ? rating[x] : old;
+    }
   }
 }
 

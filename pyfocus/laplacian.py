@@ -191,7 +191,7 @@ def noise_of(
     In every range of brightness most places hold detail; the quietest fifth is taken for bare noise. Only places where
     ``seen`` (H, W) is not 0 count. (0, 0) when there are too few to tell.
     """
-    step = max(1, int(np.sqrt(energy.size / 60_000)))
+    step = max(1, int(np.sqrt(energy.size / 20_000)))
     quiet = energy[::step, ::step].ravel()
     mean = light[:, ::step, ::step].mean(axis=0).ravel()
     if seen is not None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from .burst import Burst, Frame
 
+T = TypeVar("T")
 
-def read_ahead(burst: Burst, order: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-    """(place, frame) in the given order; at most two decoded frames exist at a time."""
+
+def read_ahead(burst: Burst, order: Iterable[int], then: Callable[[Frame], T]) -> Iterator[tuple[int, T]]:
+    """(place, then(frame)) in the given order; ``then`` runs in the reading thread.
+
+    With a ``then`` that returns the frame itself, two decoded frames exist at a time.
+    """
     places = list(order)
+
+    def read(place: int) -> T:
+        return then(burst[place])
+
     with ThreadPoolExecutor(1, thread_name_prefix="pyfocus-read") as reader:
-        coming = reader.submit(burst.__getitem__, places[0]) if places else None
+        coming = reader.submit(read, places[0]) if places else None
         for i, place in enumerate(places):
             assert coming is not None
-            frame = coming.result()
-            coming = reader.submit(burst.__getitem__, places[i + 1]) if i + 1 < len(places) else None
-            yield place, frame
-            del frame
+            found = coming.result()
+            coming = reader.submit(read, places[i + 1]) if i + 1 < len(places) else None
+            yield place, found
+            del found

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .affine import Matrix, corner_shift, narrowest_view
+from .ahead import read_ahead
 from .align import Luma, align_pair, luminance_of
 from .burst import Burst
 from .ecc import Motion
@@ -212,14 +213,13 @@ def register(
     """
     reference = reference if isinstance(reference, str) else int(reference)
     _check_reference(reference, len(burst))
-    from .ahead import read_ahead
-
     tell = progress or (lambda stage, done, total: None)
     registrar, size = Registrar(motion, threads=threads), (0, 0)
-    for i, frame in read_ahead(burst, range(len(burst))):
+    # The luminance is taken where the frame is read, on one thread: the pool stays with the registration beside it.
+    for i, luma in read_ahead(burst, range(len(burst)), lambda frame: luminance_of(frame, threads=1)):
         tell("register", i, len(burst))
-        size = frame.size
-        registrar.push(luminance_of(frame, threads=threads))
+        size = luma.size
+        registrar.push(luma)
     tell("register", len(burst), len(burst))
     found = registrar.result(size, tuple(burst.names))
     return found.rebase(_choose(found, reference))

@@ -249,7 +249,7 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
     order = [i for i in order if used[i]]
     if not order:
         raise RegistrationError("stack: no frame could be registered; try align=False or another reference")
-    for done, (i, frame) in enumerate(read_ahead(burst, order)):
+    for done, (i, frame) in enumerate(read_ahead(burst, order, lambda frame: frame)):
         tell("fuse", done, len(order))
         stacker.push(frame, transform=matrices[i], index=i)
         del frame  # before the one after the next is read, so that two exist at a time, not three

@@ -21,6 +21,7 @@ _COARSEST_PX = 40  # shorter side of the coarsest level
 _START_PX = 160  # shorter side of the level at which starts are compared
 _SCALES = (0.91, 0.93, 0.95, 0.97, 0.985, 1.015, 1.03, 1.05, 1.07, 1.09)
 _FOLLOWED = 3  # starts that are refined beyond the coarsest level
+_SURE = 0.97  # a guess that correlates like this needs no phase correlation
 _CERTAIN = 0.85  # a start that correlates like this needs no wider search
 _LOWEST = 0.40  # below this the pictures do not show the same,
 _LOWEST_DETAIL = 0.25  # nor below this without their large shapes: 0.65 for the worst neighbours, 0.1 for strangers
@@ -89,7 +90,10 @@ def align_pair(
     a, b = fixed.levels[start], moving.levels[start]
     if min(*a.shape, *b.shape) < 2 or not (np.ptp(a) > 1e-4 and np.ptp(b) > 1e-4):
         return Pair(np.eye(3), 0.0, 0, False, False)
-    found = _best_start(fixed, moving, start, depth, [*guesses, _phase_shift(a, b)], first, threads)
+    found = _best_start(fixed, moving, start, depth, guesses, first, threads)
+    if found.correlation < _SURE:
+        other = _best_start(fixed, moving, start, depth, [_phase_shift(a, b)], first, threads)
+        found = max(found, other, key=lambda f: f.correlation)
     if found.correlation < _CERTAIN and first != "translation":
         wider = [_phase_shift(a, _rescaled(b, s), s) for s in _SCALES]
         other = _best_start(fixed, moving, start, depth, wider, first, threads)

@@ -120,7 +120,7 @@ def test_a_24_megapixel_pair_with_jitter_of_30_px() -> None:
     pair = align_pair(frames[0], frames[1])
     assert pair.good and worst(pair.matrix, true, size) < 0.3
     assert sum(level.nbytes for level in frames[0].levels) < 20e6
-    assert frames[0].factor == 3
+    assert frames[0].factor == 4
 
 
 def test_the_prediction_is_a_start_and_no_more() -> None:

@@ -33,51 +33,75 @@ inline double dot(const float* a, const float* b) {
   return sum;
 }
 
-// Samples the moving image under `count` pixels of row y from x0 on; the rest of the block is set to nothing.
+// Where the pixels of a block lie in the moving image: top left sample, fractions, and whether they lie inside.
+struct Places {
+  int32_t at[kBlock];
+  float fx[kBlock], fy[kBlock], x[kBlock], y[kBlock], w[kBlock];
+};
+
 template <int kParameters>
-void fill(const EccParams& p, int64_t y, int64_t x0, int64_t count, Block* b) {
+void place(const EccParams& p, int64_t y, int64_t x0, int64_t count, Places* at, float* use) {
   const double* m = p.matrix;
   const double dy = static_cast<double>(y), right = static_cast<double>(p.moving_width - 1),
                bottom = static_cast<double>(p.moving_height - 1);
   const double bx = m[1] * dy + m[2], by = m[4] * dy + m[5], bw = m[7] * dy + m[8];
-  const float centre_x = 0.5f * static_cast<float>(p.width - 1);
-  const float scale = static_cast<float>(p.scale), inverse = 1.0f / scale;
-  int32_t at[kBlock];
-  float fx[kBlock], fy[kBlock], px[kBlock], py[kBlock], pw[kBlock];
-  for (int64_t x = 0; x < count; ++x) {
-    const double dx = static_cast<double>(x0 + x), w = kParameters == 8 ? 1 / (m[6] * dx + bw) : 1.0;
-    const double sx = (m[0] * dx + bx) * w, sy = (m[3] * dx + by) * w;
-    const bool inside = sx >= 0 && sx <= right && sy >= 0 && sy <= bottom;
-    const double cx = inside ? sx : 0.0, cy = inside ? sy : 0.0;
-    int32_t ix = static_cast<int32_t>(cx), iy = static_cast<int32_t>(cy);
-    ix = ix > p.moving_width - 2 ? static_cast<int32_t>(p.moving_width - 2) : ix;
-    iy = iy > p.moving_height - 2 ? static_cast<int32_t>(p.moving_height - 2) : iy;
-    at[x] = iy * static_cast<int32_t>(p.moving_width) + ix;
-    fx[x] = static_cast<float>(cx - ix), fy[x] = static_cast<float>(cy - iy);
-    px[x] = static_cast<float>(cx), py[x] = static_cast<float>(cy), pw[x] = static_cast<float>(w);
-    b->use[x] = inside ? 1.0f : 0.0f;
+  const int32_t first = static_cast<int32_t>(x0), n = static_cast<int32_t>(count),
+                stride = static_cast<int32_t>(p.moving_width), last_x = stride - 2,
+                last_y = static_cast<int32_t>(p.moving_height) - 2;
+  double sx[kBlock], sy[kBlock];
+  for (int32_t x = 0; x < n; ++x) {
+    const double dx = static_cast<double>(first + x), w = kParameters == 8 ? 1 / (m[6] * dx + bw) : 1.0;
+    sx[x] = (m[0] * dx + bx) * w, sy[x] = (m[3] * dx + by) * w;
+    at->w[x] = static_cast<float>(w);
   }
+  for (int32_t x = 0; x < n; ++x) {  // how far inside the image the place lies
+    const double a = sx[x] < right - sx[x] ? sx[x] : right - sx[x], b = sy[x] < bottom - sy[x] ? sy[x] : bottom - sy[x];
+    const double margin = a < b ? a : b;
+    use[x] = margin >= 0 ? 1.0f : 0.0f;
+  }
+  for (int32_t x = 0; x < n; ++x) {
+    const double cx = sx[x] > 0 ? (sx[x] < right ? sx[x] : right) : 0.0,
+                 cy = sy[x] > 0 ? (sy[x] < bottom ? sy[x] : bottom) : 0.0;
+    int32_t ix = static_cast<int32_t>(cx), iy = static_cast<int32_t>(cy);
+    ix = ix > last_x ? last_x : ix, iy = iy > last_y ? last_y : iy;
+    at->at[x] = iy * stride + ix;
+    at->fx[x] = static_cast<float>(cx - ix), at->fy[x] = static_cast<float>(cy - iy);
+    at->x[x] = static_cast<float>(cx), at->y[x] = static_cast<float>(cy);
+  }
+}
+
+// Samples the moving image under `count` pixels of row y from x0 on; the rest of the block is set to nothing.
+template <int kParameters>
+void fill(const EccParams& p, int64_t y, int64_t x0, int64_t count, Block* b) {
+  Places s;
+  place<kParameters>(p, y, x0, count, &s, b->use);
+  const int32_t first = static_cast<int32_t>(x0), n = static_cast<int32_t>(count);
   if (p.mask)
-    for (int64_t x = 0; x < count; ++x) b->use[x] = p.mask[y * p.width + x0 + x] ? b->use[x] : 0.0f;
+    for (int32_t x = 0; x < n; ++x) b->use[x] = p.mask[y * p.width + x0 + x] ? b->use[x] : 0.0f;
+  float corner[4][kBlock];
+  for (int32_t x = 0; x < n; ++x) {
+    const float *top = p.moving + s.at[x], *low = top + p.moving_width;
+    corner[0][x] = top[0], corner[1][x] = top[1], corner[2][x] = low[0], corner[3][x] = low[1];
+  }
   const float* fixed = p.fixed + y * p.width + x0;
-  const float moving_x = 0.5f * static_cast<float>(p.moving_width - 1),
+  const float centre_x = 0.5f * static_cast<float>(p.width - 1), scale = static_cast<float>(p.scale),
+              inverse = 1.0f / scale, moving_x = 0.5f * static_cast<float>(p.moving_width - 1),
               moving_y = 0.5f * static_cast<float>(p.moving_height - 1);
-  for (int64_t x = 0; x < count; ++x) {
-    const float *top = p.moving + at[x], *low = top + p.moving_width;
-    const float a = top[0], c = top[1], d = low[0], e = low[1], use = b->use[x];
-    const float dx0 = c - a, dx1 = e - d, left = a + fy[x] * (d - a), step = dx0 + fy[x] * (dx1 - dx0);
-    const float gx = step * scale * use, gy = ((d - a) + fx[x] * ((e - c) - (d - a))) * scale * use;
-    const float u = (static_cast<float>(x0 + x) - centre_x) * inverse;
-    b->moved[x] = (left + fx[x] * step) * use;
+  for (int32_t x = 0; x < n; ++x) {
+    const float a = corner[0][x], c = corner[1][x], d = corner[2][x], e = corner[3][x], use = b->use[x];
+    const float dx0 = c - a, dx1 = e - d, left = a + s.fy[x] * (d - a), step = dx0 + s.fy[x] * (dx1 - dx0);
+    const float gx = step * scale * use, gy = ((d - a) + s.fx[x] * ((e - c) - (d - a))) * scale * use;
+    const float u = (static_cast<float>(first + x) - centre_x) * inverse;
+    b->moved[x] = (left + s.fx[x] * step) * use;
     b->fixed[x] = use > 0 ? fixed[x] : 0.0f;  // a masked pixel may hold anything
-    const float hx = kParameters == 8 ? gx * pw[x] : gx, hy = kParameters == 8 ? gy * pw[x] : gy;
+    const float hx = kParameters == 8 ? gx * s.w[x] : gx, hy = kParameters == 8 ? gy * s.w[x] : gy;
     b->base[0][x] = hx * u, b->base[1][x] = hx, b->base[2][x] = hy * u, b->base[3][x] = hy;
     if constexpr (kParameters == 8) {
-      const float along = -(hx * (px[x] - moving_x) + hy * (py[x] - moving_y)) * inverse;
+      const float along = -(hx * (s.x[x] - moving_x) + hy * (s.y[x] - moving_y)) * inverse;
       b->base[4][x] = along * u, b->base[5][x] = along;
     }
   }
-  for (int64_t x = count; x < kBlock; ++x) {
+  for (int32_t x = n; x < kBlock; ++x) {
     for (int k = 0; k < kParameters - 2; ++k) b->base[k][x] = 0;
     b->moved[x] = b->fixed[x] = b->use[x] = 0;
   }

@@ -21,7 +21,7 @@ Image = npt.NDArray[np.float32]
 Images = list[Image]
 Mask = npt.NDArray[np.uint8]
 
-_PLENTY_PX = 1.5e6  # of a picture with more pixels every second row is enough
+_PLENTY_PX = 0.8e6  # of a picture with more pixels every second row is enough
 _EPSILON_PX = 0.004  # largest corner step that still counts as moving
 _KEPT = 0.7  # share of the pixels, those that agree best, which decide in the end
 _TRIMS, _SETTLED_PX = 3, 0.01  # rounds of choosing them, and the corner step after which another changes nothing
@@ -95,7 +95,7 @@ def trimmed(levels: tuple[Images, Images], level: int, fit: Fit, motion: Motion,
     """
     a, b = levels[0][level], levels[1][level]
     coarse = min(level + 1, len(levels[0]) - 1, len(levels[1]) - 1)
-    for _ in range(_TRIMS):
+    for _ in range(_TRIMS if level > 0 else 1):
         mask = _agreeing(levels[0][coarse], levels[1][coarse], at_level(fit.matrix, coarse - level), threads)
         if mask is not None and coarse > level:
             mask = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1)[: a.shape[0], : a.shape[1]])

@@ -95,7 +95,7 @@ def trimmed(levels: tuple[Images, Images], level: int, fit: Fit, motion: Motion,
     """
     a, b = levels[0][level], levels[1][level]
     coarse = min(level + 1, len(levels[0]) - 1, len(levels[1]) - 1)
-    for _ in range(_TRIMS if level > 0 else 1):
+    for _ in range(_TRIMS):
         mask = _agreeing(levels[0][coarse], levels[1][coarse], at_level(fit.matrix, coarse - level), threads)
         if mask is not None and coarse > level:
             mask = np.ascontiguousarray(mask.repeat(2, axis=0).repeat(2, axis=1)[: a.shape[0], : a.shape[1]])

@@ -155,11 +155,18 @@ class Registrar:
         if chain is None:
             chain = _Tail(luma, np.eye(3), np.eye(3), [])
             self._chains.append(chain)
+            self._forget()
             first = place == 0
             step = Step(np.eye(3), first, 1.0, 0, True) if first else replace(step, registered=False)
         chain.members.append(place)
         self._steps.append(step)
         return step if step.registered and chain is self._chains[0] else replace(step, registered=False)
+
+    def _forget(self) -> None:
+        """Keep the first chain, the newest and the longest others: strays must not cost memory for ever."""
+        if len(self._chains) > _TAILS + 2:
+            middle = self._chains[1:-1]
+            self._chains.remove(min(middle, key=lambda c: len(c.members)))
 
     def _join(self, luma: Luma) -> tuple[Step, _Tail | None]:
         """Try the ends of the chains, the longest first; on success the chain's end becomes this frame."""

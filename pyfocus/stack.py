@@ -251,6 +251,11 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
         raise RegistrationError("stack: no frame could be registered; try align=False or another reference")
     for done, (i, frame) in enumerate(read_ahead(burst, order, lambda frame: frame)):
         tell("fuse", done, len(order))
+        if registration is not None and frame.size != registration.size:
+            (h, w), (height, width) = frame.size, registration.size
+            raise BurstError(
+                f"stack: transforms are for frames of {width} x {height} px, {burst.names[i]} is {w} x {h}"
+            )
         stacker.push(frame, transform=matrices[i], index=i)
         del frame  # before the one after the next is read, so that two exist at a time, not three
     tell("fuse", len(order), len(order))

@@ -57,8 +57,8 @@ class Equaliser:
 
 
 def _stride(factor: int) -> int:
-    """The largest of 4, 3, 2, 1 that divides the block, leaving it 2 pixels or more."""
-    return next((s for s in (4, 3, 2) if factor % s == 0 and factor // s >= 2), 1)
+    """The largest of 8, 6, 4, 3, 2, 1 that divides the block, leaving it 2 pixels or more."""
+    return next((s for s in (8, 6, 4, 3, 2) if factor % s == 0 and factor // s >= 2), 1)
 
 
 def _ratio(reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], valid: npt.NDArray[np.uint8]) -> float:

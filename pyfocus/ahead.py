@@ -1,7 +1,8 @@
-"""Reading ahead: the next frame is decoded by a second thread while this one is worked on."""
+"""Reading ahead: the next frames are decoded by other threads while this one is worked on."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,21 +12,23 @@ from .burst import Burst, Frame
 T = TypeVar("T")
 
 
-def read_ahead(burst: Burst, order: Iterable[int], then: Callable[[Frame], T]) -> Iterator[tuple[int, T]]:
-    """(place, then(frame)) in the given order; ``then`` runs in the reading thread.
+def read_ahead(
+    burst: Burst, order: Iterable[int], then: Callable[[Frame], T], *, ahead: int = 1
+) -> Iterator[tuple[int, T]]:
+    """(place, then(frame)) in the given order; ``then`` runs in the reading threads, ``ahead`` of them.
 
-    With a ``then`` that returns the frame itself, two decoded frames exist at a time.
+    With a ``then`` that returns the frame itself, ``ahead + 1`` decoded frames exist at a time.
     """
     places = list(order)
 
     def read(place: int) -> T:
         return then(burst[place])
 
-    with ThreadPoolExecutor(1, thread_name_prefix="pyfocus-read") as reader:
-        coming = reader.submit(read, places[0]) if places else None
+    with ThreadPoolExecutor(ahead, thread_name_prefix="pyfocus-read") as readers:
+        coming = deque(readers.submit(read, place) for place in places[:ahead])
         for i, place in enumerate(places):
-            assert coming is not None
-            found = coming.result()
-            coming = reader.submit(read, places[i + 1]) if i + 1 < len(places) else None
+            found = coming.popleft().result()
+            if i + ahead < len(places):
+                coming.append(readers.submit(read, places[i + ahead]))
             yield place, found
             del found

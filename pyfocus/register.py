@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .affine import Matrix, corner_shift, narrowest_view
 from .ahead import read_ahead
 from .align import Luma, align_pair, luminance_of
-from .burst import Burst
+from .burst import Burst, Frame
 from .ecc import Motion
 from .errors import ArgumentError, BurstError, RegistrationError
 
@@ -222,8 +222,12 @@ def register(
     _check_reference(reference, len(burst))
     tell = progress or (lambda stage, done, total: None)
     registrar, size = Registrar(motion, threads=threads), (0, 0)
-    # The luminance is taken where the frame is read, on one thread: the pool stays with the registration beside it.
-    for i, luma in read_ahead(burst, range(len(burst)), lambda frame: luminance_of(frame, threads=1)):
+
+    # The luminance is taken where the frame is read, on that thread: the pool stays with the registration beside it.
+    def look(frame: Frame) -> Luma:
+        return luminance_of(frame, threads=1)
+
+    for i, luma in read_ahead(burst, range(len(burst)), look, ahead=2):
         tell("register", i, len(burst))
         size = luma.size
         registrar.push(luma)

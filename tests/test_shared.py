@@ -59,11 +59,13 @@ def test_real_stack_comes_out_whole_and_sharp(name: str, shared: Path):
     image = result.image(8)
     height, width = burst[0].size
     assert image.shape[0] > 0.95 * height and image.shape[1] > 0.95 * width
-    # sharper, over the whole picture, than any one frame
+    # sharper, over the whole picture, than any one frame (at a quarter of the size, where a camera's grain is gone)
     assert detail(image) > max(detail(frame.data) for frame in burst)
 
 
 def detail(image: np.ndarray) -> float:
-    """Mean absolute second difference of the green channel, a measure of how much of a picture is sharp."""
+    """Mean absolute second difference of the green channel's 4 x 4 means: how much of a picture is sharp."""
     green = image[..., 1].astype(np.float32) if image.ndim == 3 else image.astype(np.float32)
-    return float(np.abs(green[:, 2:] - 2 * green[:, 1:-1] + green[:, :-2]).mean())
+    height, width = green.shape[0] // 4, green.shape[1] // 4
+    small = green[: 4 * height, : 4 * width].reshape(height, 4, width, 4).mean(axis=(1, 3))
+    return float(np.abs(small[:, 2:] - 2 * small[:, 1:-1] + small[:, :-2]).mean())

@@ -216,17 +216,17 @@ void bind_planes(py::module_& m) {
   m.def(
       "luminance",
       [](const py::object& source, const std::vector<float>& weights, const py::object& destination, int64_t factor,
-         bool square_root, const Offsets& mosaic, const py::object& table, const Values& scale, const Values& offset,
-         int threads) {
+         int64_t row_step, bool square_root, const Offsets& mosaic, const py::object& table, const Values& scale,
+         const Values& offset, int threads) {
         const Array from(source), to(destination);
         const auto counts = optional_array(table);
         const PlaneSource planes = planes_of("luminance", from, mosaic, counts, scale, offset);
         PYFOCUS_CHECK(static_cast<int>(weights.size()) == planes.planes,
                       "luminance: weights must have one value per plane (%d), got %zu", planes.planes, weights.size());
         const py::gil_scoped_release release;
-        luminance(planes, weights.data(), factor, square_root, to.view, threads);
+        luminance(planes, weights.data(), factor, row_step, square_root, to.view, threads);
       },
-      py::arg("source"), py::arg("weights"), py::arg("destination"), py::arg("factor") = 1,
+      py::arg("source"), py::arg("weights"), py::arg("destination"), py::arg("factor") = 1, py::arg("row_step") = 1,
       py::arg("square_root") = false, py::arg("mosaic") = py::none(), py::arg("table") = py::none(),
       py::arg("scale") = py::none(), py::arg("offset") = py::none(), py::arg("threads") = 0,
       "Weighted sum of the planes, averaged over blocks of factor x factor pixels.");

@@ -49,19 +49,19 @@ inline bool is_picture(const LuminanceParams& p) {
 
 void luminance_rows(const LuminanceParams& p, int64_t row_begin, int64_t row_end) {
   const int64_t f = p.factor, step = kBlock / f;  // destination pixels per block
-  const float mean = 1.0f / static_cast<float>(f * f);
+  const float mean = 1.0f / static_cast<float>(f * ((f + p.row_step - 1) / p.row_step));
   const bool picture = is_picture(p);
   for (int64_t y = row_begin; y < row_end; ++y) {
     for (int64_t x = 0; x < p.width; x += step) {
       const int64_t count = p.width - x < step ? p.width - x : step;
       float sum[kBlock] = {};
-      for (int64_t j = 0; j < f && picture; ++j) {
+      for (int64_t j = 0; j < f && picture; j += p.row_step) {
         if (p.source.dtype == Dtype::U8)
           add_pixels<uint8_t>(p.source, p.weight, y * f + j, x * f, count * f, sum);
         else
           add_pixels<uint16_t>(p.source, p.weight, y * f + j, x * f, count * f, sum);
       }
-      for (int64_t j = 0; j < f && !picture; ++j)
+      for (int64_t j = 0; j < f && !picture; j += p.row_step)
         for (int plane = 0; plane < p.source.planes; ++plane) {
           if (p.weight[plane] == 0) continue;
           if (p.source.dtype == Dtype::U8)
@@ -87,17 +87,19 @@ void luminance_rows(const LuminanceParams& p, int64_t row_begin, int64_t row_end
 }  // namespace PYFOCUS_ISA
 
 #if defined(PYFOCUS_LAUNCHER)
-void luminance(const PlaneSource& source, const float* weight, int64_t factor, bool square_root,
+void luminance(const PlaneSource& source, const float* weight, int64_t factor, int64_t row_step, bool square_root,
                const Tensor& destination, int threads) {
   PYFOCUS_CHECK(factor >= 1 && factor <= 64, "luminance: factor must be 1 to 64, got %lld",
                 static_cast<long long>(factor));
+  PYFOCUS_CHECK(row_step >= 1 && row_step <= factor, "luminance: row_step must be 1 to the factor, %lld, got %lld",
+                static_cast<long long>(factor), static_cast<long long>(row_step));
   check_output("luminance", "destination", destination, Dtype::F32, 2);
   check_shape("luminance", "destination", destination, 0, source.height / factor);
   check_shape("luminance", "destination", destination, 1, source.width / factor);
   LuminanceParams p;
   p.source = source;
   for (int i = 0; i < source.planes; ++i) p.weight[i] = weight[i];
-  p.factor = factor;
+  p.factor = factor, p.row_step = row_step;
   p.square_root = square_root;
   p.destination = destination.as<float>();
   p.height = destination.shape[0], p.width = destination.shape[1];

@@ -12,15 +12,15 @@ namespace pyfocus {
 struct LuminanceParams {
   PlaneSource source;
   float weight[kMaxPlanes] = {};
-  int64_t factor = 1;
+  int64_t factor = 1, row_step = 1;  // of each block's rows every row_step-th counts
   bool square_root = false;
   float* destination = nullptr;  // (height / factor, width / factor), contiguous
   int64_t height = 0, width = 0;
 };
 
 // destination (H / factor, W / factor) float32, where (H, W) is the size of one plane; a rest of less than a block is
-// left out. Deterministic.
-void luminance(const PlaneSource& source, const float* weight, int64_t factor, bool square_root,
+// left out. row_step 1 to factor: a step of 2 reads half of the source. Deterministic.
+void luminance(const PlaneSource& source, const float* weight, int64_t factor, int64_t row_step, bool square_root,
                const Tensor& destination, int threads);
 
 }  // namespace pyfocus

@@ -24,7 +24,8 @@ inline float encode(float x, const float* curve) {
   const float v = x > 0 ? (x < 1 ? x : 1.0f) : 0.0f;
   uint32_t bits;
   __builtin_memcpy(&bits, &v, 4);
-  const uint32_t index = bits < (kFirstBits << 13) ? 0 : (bits >> 13) - kFirstBits;
+  const int32_t place = static_cast<int32_t>(bits >> 13) - static_cast<int32_t>(kFirstBits);
+  const int32_t index = place > 0 ? place : 0;
   const float fraction = static_cast<float>(bits & 0x1fff) * (1.0f / 8192);
   const float power = curve[index] + (curve[index + 1] - curve[index]) * fraction;
   return v <= 0.0031308f ? v * 12.92f : power;
@@ -33,9 +34,15 @@ inline float encode(float x, const float* curve) {
 template <class T>
 void store_row(const float* from, int64_t count, const float* curve, float scale, float offset, T* to, int64_t stride) {
   constexpr float kLargest = sizeof(T) == 1 ? 255.0f : 65535.0f;
-  for (int64_t x = 0; x < count; ++x) {
-    const float v = (curve ? encode(from[x], curve) : from[x]) * scale + offset + 0.5f;
-    to[x * stride] = static_cast<T>(static_cast<int32_t>(v > 0 ? (v < kLargest ? v : kLargest) : 0.0f));
+  constexpr int32_t kBlock = 512;
+  int32_t code[kBlock];
+  for (int64_t first = 0; first < count; first += kBlock) {
+    const int32_t n = static_cast<int32_t>(count - first < kBlock ? count - first : kBlock);
+    for (int32_t x = 0; x < n; ++x) {
+      const float v = (curve ? encode(from[first + x], curve) : from[first + x]) * scale + offset + 0.5f;
+      code[x] = static_cast<int32_t>(v > 0 ? (v < kLargest ? v : kLargest) : 0.0f);
+    }
+    for (int32_t x = 0; x < n; ++x) to[(first + x) * stride] = static_cast<T>(code[x]);
   }
 }
 

@@ -31,6 +31,7 @@ def luminance(
     weights: Sequence[float],
     destination: _Array,
     factor: int = 1,
+    row_step: int = 1,
     square_root: bool = False,
     mosaic: _Offsets = None,
     table: _Array | None = None,

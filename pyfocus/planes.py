@@ -106,5 +106,8 @@ def luminance(frame: Frame, factor: int = 1, *, levels: Meta | None = None, thre
     height, width = planes.size(frame.size)
     out = np.empty((height // factor, width // factor), np.float32)
     weights = {1: [1.0], 3: list(_LUMA), 4: [_LUMA[0], _LUMA[1] / 2, _LUMA[1] / 2, _LUMA[2]]}[planes.count]
-    _C.luminance(planes.source, weights, out, factor=factor, square_root=True, threads=threads, **planes.arguments)
+    rows = 2 if factor >= 3 else 1  # half of a large block's pixels say enough
+    _C.luminance(
+        planes.source, weights, out, factor=factor, row_step=rows, square_root=True, threads=threads, **planes.arguments
+    )
     return out

@@ -8,6 +8,7 @@ import pytest
 import reference
 from pyfocus import _C
 from pyfocus.burst import Frame, Meta
+from pyfocus.errors import ArgumentError
 from pyfocus.planes import luminance
 from pyfocus.raw import CFA_ORDERS, plane_offsets
 
@@ -63,8 +64,25 @@ def test_of_a_frame_is_the_root_of_linear_light():
     meta = Meta(cfa="RGGB", black=(512.0,) * 4, white=4095.0, white_balance=(2.0, 1.0, 1.5))
     planes = reference.mosaic_planes(mosaic, plane_offsets("RGGB"))
     planes = (planes - 512) / (4095 - 512) * np.reshape([2, 1, 1, 1.5], (4, 1, 1))
-    want = reference.luminance(planes, [0.25, 0.325, 0.325, 0.1], 4, True)
+    # from blocks of 3 on, every second row of a block counts
+    light = np.tensordot([0.25, 0.325, 0.325, 0.1], planes, axes=1)[:20, :28].reshape(5, 4, 7, 4)
+    want = np.sqrt(np.maximum(light[:, ::2].mean(axis=(1, 3)), 0))
     np.testing.assert_allclose(luminance(Frame(mosaic, meta), 4), want, rtol=5e-6)
+
+
+@pytest.mark.parametrize("factor,step", [(3, 2), (4, 2), (5, 3), (4, 4)])
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_rows_may_be_left_out(factor, step, interleaved):
+    image = np.random.default_rng(7).integers(0, 65536, (37, 53, 3)).astype(np.uint16)
+    source = image.transpose(2, 0, 1) if interleaved else np.ascontiguousarray(image.transpose(2, 0, 1))
+    table = np.linspace(0, 1, 65536, dtype=np.float32)
+    h, w = 37 // factor, 53 // factor
+    light = (image / 65535 @ np.array(WEIGHTS))[: h * factor, : w * factor].reshape(h, factor, w, factor)
+    out = np.empty((h, w), np.float32)
+    _C.luminance(source, list(WEIGHTS), out, factor=factor, row_step=step, table=table)
+    np.testing.assert_allclose(out, light[:, ::step].mean(axis=(1, 3)), rtol=2e-6)
+    with pytest.raises(ArgumentError, match=f"row_step must be 1 to the factor, {factor}, got {factor + 1}"):
+        _C.luminance(source, list(WEIGHTS), out, factor=factor, row_step=factor + 1, table=table)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .. import _C, __version__
@@ -64,6 +63,8 @@ def _compiled() -> list[str]:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # slow to import, and only needed here
+
     try:
         return version(package)
     except PackageNotFoundError:

@@ -49,6 +49,8 @@ def interrupt(*words: object, cwd: Path, number: signal.Signals, after: str, wai
     process = subprocess.Popen(
         [*COMMAND, *map(str, words)], cwd=cwd, env={**os.environ, **STRICT},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a shell's background job ignores SIGINT, and would hand that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     with process:
         assert process.stderr is not None

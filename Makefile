@@ -17,7 +17,7 @@ FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 
 # The package itself, editable: an edit of a Python file needs nothing, an edit in csrc/ is rebuilt here.
 .venv/built: .venv/ready CMakeLists.txt $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . -Cbuild-dir=build/editable
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . --config-settings=build-dir=build/editable
 	@touch $@
 
 .venv/dev: .venv/built

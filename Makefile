@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/include/pyfocus/*.h)
+SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/include/pyfocus/*.h)
 FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 
 .PHONY: demo test build lint bench clean

@@ -14,6 +14,7 @@ namespace pyfocus {
 constexpr int kTileWidth = 192, kTileHeight = 32;
 constexpr int kWindow = 48 * 240;  // floats per plane; a tile that sees more of the source is halved until it fits
 constexpr int kGroup = 8;          // pixels interpolated at a time
+constexpr uint32_t kThree = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 0x00ffffffu : 0xffffff00u;  // first 3 bytes
 
 PYFOCUS_KERNEL(void, warp_rows, const WarpParams& p, int64_t row_begin, int64_t row_end)
 
@@ -104,7 +105,7 @@ void load_window(const PlaneSource& s, int plane, const Window& w, float* out) {
 template <class Taps>
 struct Row {
   int32_t first[kTileWidth];
-  uint8_t run[kTileWidth];  // how many pixels from here on have their taps side by side, at most kGroup
+  uint8_t breaks[kTileWidth + kGroup];  // 1 where the next pixel's taps do not lie one further than this one's
   float wx[Taps::kCount][kTileWidth], wy[Taps::kCount][kTileWidth];
   uint8_t seen[kTileWidth];
 };
@@ -152,12 +153,17 @@ void locate(const WarpParams& p, const double* m, const Window& w, int64_t x0, i
   }
   weigh<Taps>(fx, n, r->wx);
   weigh<Taps>(fy, n, r->wy);
-  int length = 0;
-  for (int32_t x = n - 1; x >= 0; --x) {
-    const bool goes_on = x + 1 < n && r->first[x + 1] == r->first[x] + 1;
-    length = goes_on ? (length < kGroup ? length + 1 : kGroup) : 1;
-    r->run[x] = static_cast<uint8_t>(length);
-  }
+  for (int32_t x = 0; x < n - 1; ++x) r->breaks[x] = r->first[x + 1] - r->first[x] != 1;
+  for (int32_t x = n - 1; x < n + kGroup; ++x) r->breaks[x] = 1;
+}
+
+// How many pixels from x on, 1, 4 or 8, have their taps side by side.
+template <class Taps>
+inline int together(const Row<Taps>& r, int64_t x) {
+  uint32_t near, far;  // four flags each
+  __builtin_memcpy(&near, r.breaks + x, 4);
+  __builtin_memcpy(&far, r.breaks + x + 3, 4);
+  return (near | far) == 0 ? kGroup : (near & kThree) == 0 ? kGroup / 2 : 1;
 }
 
 // kLanes pixels whose taps begin side by side: one vector of the compiler's own per tap (two registers where the
@@ -184,12 +190,14 @@ void interpolate(const float* window, int64_t stride, const Row<Taps>& r, int64_
   int64_t x = 0;
   while (x < count) {
     const float* taps = window + r.first[x];
-    if (r.run[x] == kGroup)
-      interpolate_run<Taps, kGroup>(taps, stride, r, x, out), x += kGroup;
-    else if (r.run[x] >= kGroup / 2)
-      interpolate_run<Taps, kGroup / 2>(taps, stride, r, x, out), x += kGroup / 2;
+    const int count_together = together(r, x);
+    if (count_together == kGroup)
+      interpolate_run<Taps, kGroup>(taps, stride, r, x, out);
+    else if (count_together == kGroup / 2)
+      interpolate_run<Taps, kGroup / 2>(taps, stride, r, x, out);
     else
-      interpolate_run<Taps, 1>(taps, stride, r, x, out), x += 1;
+      interpolate_run<Taps, 1>(taps, stride, r, x, out);
+    x += count_together;
   }
 }
 
@@ -236,7 +244,7 @@ void warp_tile(const WarpParams& p, int first, int last, const Tile& t) {
     if (!p.valid) continue;
     uint8_t* valid = p.valid + y * p.width + t.x;
     if (first == 0)
-      for (int64_t x = 0; x < t.width; ++x) valid[x] = row.seen[x];
+      __builtin_memcpy(valid, row.seen, static_cast<size_t>(t.width));
     else
       for (int64_t x = 0; x < t.width; ++x) valid[x] &= row.seen[x];
   }

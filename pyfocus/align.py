@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import _C
-from .affine import Matrix, apply, at_pitch
+from .affine import Matrix, at_pitch
 from .burst import Frame
 from .ecc import Fit, Image, Motion, at_level, maximise, trimmed
 from .planes import luminance, planes_of
@@ -141,14 +141,13 @@ def _best_start(
 
 def _detail_correlation(a: Image, b: Image, matrix: Matrix, threads: int) -> float:
     """Correlation of what is left of both without their large shapes: a bright sky fits any other bright sky."""
-    warped = np.empty((1, *a.shape), np.float32)
-    _C.warp(_detail(b, threads)[np.newaxis], matrix[np.newaxis], warped, interpolation=0, threads=threads)
-    x, y = np.arange(a.shape[1]), np.arange(a.shape[0])
-    at = apply(matrix, np.stack(np.meshgrid(x, y), axis=-1))
-    inside = (at >= 0).all(axis=-1) & (at[..., 0] <= b.shape[1] - 1) & (at[..., 1] <= b.shape[0] - 1)
+    warped, seen = np.empty((1, *a.shape), np.float32), np.empty(a.shape, np.uint8)
+    _C.warp(_detail(b, threads)[np.newaxis], matrix[np.newaxis], warped, seen, interpolation=0, threads=threads)
+    inside = seen.view(np.bool_)
     fixed, moving = _detail(a, threads)[inside].astype(np.float64), warped[0][inside].astype(np.float64)
     norm = np.sqrt(np.square(fixed).sum() * np.square(moving).sum())
-    return float(fixed @ moving / norm) if norm > 1e-9 * fixed.size else 0.0
+    # a sum of products, not a dot product: BLAS would wake threads that then spin beside ours
+    return float((fixed * moving).sum() / norm) if norm > 1e-9 * fixed.size else 0.0
 
 
 def _detail(level: Image, threads: int) -> Image:

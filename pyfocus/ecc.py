@@ -127,7 +127,7 @@ def _agreeing(a: Image, b: Image, matrix: Matrix, threads: int) -> Mask | None:
     spread = float(np.square(x - x.mean()).sum())
     if not spread > 0:
         return None
-    gain = float((x - x.mean()) @ y) / spread
+    gain = float(((x - x.mean()) * y).sum()) / spread  # not by BLAS, whose threads would spin beside ours
     difference *= np.float32(gain)
     difference += np.float32(y.mean() - gain * x.mean())
     difference -= a

@@ -1,6 +1,8 @@
 # Every target does its own set-up. PYTHON picks the interpreter the virtual environment is made from.
 PYTHON ?= python3
 BIN := .venv/bin
+# The editable build has CUDA where there is a card to run it on; make CUDA=ON or CUDA=OFF decides otherwise.
+CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo AUTO || echo OFF)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/include/pyfocus/*.h)
 FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
@@ -16,8 +18,8 @@ FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 	@touch $@
 
 # The package itself, editable: an edit of a Python file needs nothing, an edit in csrc/ is rebuilt here.
-.venv/built: .venv/ready CMakeLists.txt $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . --config-settings=build-dir=build/editable
+.venv/built: .venv/ready CMakeLists.txt $(wildcard cmake/*) $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . --config-settings=build-dir=build/editable --config-settings=cmake.define.PYFOCUS_CUDA=$(CUDA)
 	@touch $@
 
 .venv/dev: .venv/built
@@ -29,8 +31,19 @@ build: .venv/built
 demo: .venv/built
 	@$(BIN)/python examples/demo.py
 
-test: .venv/dev
-	$(BIN)/pytest tests
+# The kernels' own source, run on the host under AddressSanitizer: a package of links around another _C.
+EMULATED := build/emulate
+.venv/emulated: .venv/dev CMakeLists.txt $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B $(EMULATED) -G Ninja -DPYFOCUS_CUDA=EMULATE -DPYFOCUS_SANITIZE=ON \
+	  -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(EMULATED)
+	rm -rf $(EMULATED)/site && mkdir -p $(EMULATED)/site/pyfocus
+	ln -s $(CURDIR)/pyfocus/* $(CURDIR)/$(EMULATED)/_C*.so $(EMULATED)/site/pyfocus/
+	@touch $@
+
+test: .venv/dev .venv/emulated
+	$(BIN)/pytest tests -m "not cuda"
+	tests/emulated $(EMULATED)/site $(BIN)/python $(BIN)/pytest tests -m cuda
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@
 
 namespace pyfocus {
 
-enum class ErrorKind { Argument, Resource, Cancelled };
+enum class ErrorKind { Argument, Resource, Cancelled, Device };
 
 class Error : public std::runtime_error {
  public:

@@ -9,6 +9,7 @@
 // are averaged, which costs less noise and gives no mazes. The root makes shot noise even and shadows count.
 #pragma once
 
+#include "device.h"
 #include "tensor.h"
 
 namespace pyfocus {
@@ -25,6 +26,6 @@ struct DemosaicParams {
 // source (H, W) uint16, H and W even; scale and offset by position in the block; destination (3, H, W) float32.
 // Mirrored at the borders. Deterministic.
 void demosaic(const Tensor& source, int red_y, int red_x, const float* scale, const float* offset,
-              const Tensor& destination, int threads);
+              const Tensor& destination, const Execution& on);
 
 }  // namespace pyfocus

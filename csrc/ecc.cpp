@@ -167,11 +167,14 @@ void ecc_rows(const EccParams& p, int parameters, int64_t row_begin, int64_t row
 
 #if defined(PYFOCUS_LAUNCHER)
 void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Tensor& matrix, int parameters,
-         const Tensor& workspace, const Tensor& sums, int64_t row_step, int threads) {
+         const Tensor& workspace, const Tensor& sums, int64_t row_step, const Execution& on) {
+  check_on_cpu("ecc", "fixed", fixed);
   check_tensor("ecc", "fixed", fixed, Dtype::F32, 2);
   check_contiguous("ecc", "fixed", fixed);
+  check_on_cpu("ecc", "moving", moving);
   check_tensor("ecc", "moving", moving, Dtype::F32, 2);
   check_contiguous("ecc", "moving", moving);
+  check_on_cpu("ecc", "matrix", matrix);
   check_tensor("ecc", "matrix", matrix, Dtype::F64, 2);
   check_contiguous("ecc", "matrix", matrix);
   check_shape("ecc", "matrix", matrix, 0, 3);
@@ -184,9 +187,11 @@ void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Te
                   static_cast<long long>(t->shape[0]), static_cast<long long>(t->shape[1]));
   const int count = ecc_sum_count(parameters);
   const int64_t chunks = (fixed.shape[0] + kEccChunkRows - 1) / kEccChunkRows;
+  check_on_cpu("ecc", "workspace", workspace);
   check_output("ecc", "workspace", workspace, Dtype::F64, 2);
   check_shape("ecc", "workspace", workspace, 0, chunks);
   check_shape("ecc", "workspace", workspace, 1, count);
+  check_on_cpu("ecc", "sums", sums);
   check_output("ecc", "sums", sums, Dtype::F64, 1);
   check_shape("ecc", "sums", sums, 0, count);
   EccParams p;
@@ -206,13 +211,14 @@ void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Te
   p.scale = 0.5 * static_cast<double>(p.height > p.width ? p.height : p.width);
   p.chunk = workspace.as<double>();
   if (mask) {
-    check_tensor("ecc", "mask", *mask, Dtype::U8, 2);
+    check_on_cpu("ecc", "mask", *mask);
+  check_tensor("ecc", "mask", *mask, Dtype::U8, 2);
     check_contiguous("ecc", "mask", *mask);
     check_shape("ecc", "mask", *mask, 0, p.height);
     check_shape("ecc", "mask", *mask, 1, p.width);
     p.mask = mask->as<const uint8_t>();
   }
-  parallel_for(p.height, kEccChunkRows, threads,
+  parallel_for(p.height, kEccChunkRows, on.threads,
                [&](int64_t begin, int64_t end) { PYFOCUS_BEST(ecc_rows)(p, parameters, begin, end); });
   double* out = sums.as<double>();
   for (int k = 0; k < count; ++k) out[k] = 0;

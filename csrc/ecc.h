@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "device.h"
 #include "tensor.h"
 
 namespace pyfocus {
@@ -38,6 +39,6 @@ struct EccParams {
 // workspace (ceil(h / 16), count) and sums (count) float64 with count = ecc_sum_count(parameters). Summed per chunk of
 // rows in a fixed order: deterministic for any number of threads.
 void ecc(const Tensor& fixed, const Tensor& moving, const Tensor* mask, const Tensor& matrix, int parameters,
-         const Tensor& workspace, const Tensor& sums, int64_t row_step, int threads);
+         const Tensor& workspace, const Tensor& sums, int64_t row_step, const Execution& on);
 
 }  // namespace pyfocus

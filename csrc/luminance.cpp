@@ -88,12 +88,13 @@ void luminance_rows(const LuminanceParams& p, int64_t row_begin, int64_t row_end
 
 #if defined(PYFOCUS_LAUNCHER)
 void luminance(const PlaneSource& source, const float* weight, int64_t factor, int64_t row_step, bool square_root,
-               const Tensor& destination, int threads) {
+               const Tensor& destination, const Execution& on) {
   PYFOCUS_CHECK(factor >= 1 && factor <= 64, "luminance: factor must be 1 to 64, got %lld",
                 static_cast<long long>(factor));
   PYFOCUS_CHECK(row_step >= 1 && row_step <= factor, "luminance: row_step must be 1 to the factor, %lld, got %lld",
                 static_cast<long long>(factor), static_cast<long long>(row_step));
   check_output("luminance", "destination", destination, Dtype::F32, 2);
+  check_place("luminance", "destination", &destination, source.place);
   check_shape("luminance", "destination", destination, 0, source.height / factor);
   check_shape("luminance", "destination", destination, 1, source.width / factor);
   LuminanceParams p;
@@ -103,7 +104,10 @@ void luminance(const PlaneSource& source, const float* weight, int64_t factor, i
   p.square_root = square_root;
   p.destination = destination.as<float>();
   p.height = destination.shape[0], p.width = destination.shape[1];
-  parallel_for(p.height, 16, threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(luminance_rows)(p, begin, end); });
+  if (source.place.device == Device::Cuda)
+    PYFOCUS_ON_CUDA("luminance", luminance_cuda(p, source.place.index, on.stream));
+  parallel_for(p.height, 16, on.threads,
+               [&](int64_t begin, int64_t end) { PYFOCUS_BEST(luminance_rows)(p, begin, end); });
 }
 #endif
 

@@ -5,6 +5,7 @@
 // encode is the square root of the positive part (which makes shot noise even and lifts shadows), or nothing.
 #pragma once
 
+#include "device.h"
 #include "planes.h"
 
 namespace pyfocus {
@@ -21,6 +22,8 @@ struct LuminanceParams {
 // destination (H / factor, W / factor) float32, where (H, W) is the size of one plane; a rest of less than a block is
 // left out. row_step 1 to factor: a step of 2 reads half of the source. Deterministic.
 void luminance(const PlaneSource& source, const float* weight, int64_t factor, int64_t row_step, bool square_root,
-               const Tensor& destination, int threads);
+               const Tensor& destination, const Execution& on);
+
+void luminance_cuda(const LuminanceParams& p, int device, void* stream);
 
 }  // namespace pyfocus

@@ -5,7 +5,7 @@ namespace pyfocus {
 PlaneSource plane_source(const char* function, const Tensor& source, const int (*mosaic)[2], int mosaic_planes,
                          const Tensor* table, const float* scale, const float* offset) {
   PlaneSource s;
-  PYFOCUS_CHECK(source.device == Device::Cpu, "%s: source must be in CPU memory, got a CUDA array", function);
+  s.place = source.place();
   PYFOCUS_CHECK(source.dtype == Dtype::U8 || source.dtype == Dtype::U16 || source.dtype == Dtype::F32,
                 "%s: source must be uint8, uint16 or float32, got %s", function, dtype_name(source.dtype));
   const int64_t size = source.dtype == Dtype::U8 ? 1 : source.dtype == Dtype::U16 ? 2 : 4;
@@ -38,6 +38,7 @@ PlaneSource plane_source(const char* function, const Tensor& source, const int (
   if (table) {
     check_tensor(function, "table", *table, Dtype::F32, 1);
     check_contiguous(function, "table", *table);
+    check_place(function, "table", table, s.place);
     PYFOCUS_CHECK(source.dtype != Dtype::F32, "%s: a table needs a uint8 or uint16 source, got float32", function);
     check_shape(function, "table", *table, 0, source.dtype == Dtype::U8 ? 256 : 65536);
     s.table = table->as<const float>();

@@ -15,6 +15,7 @@ struct PlaneSource {
   int64_t row_stride = 0, column_stride = 0;
   int64_t height = 0, width = 0;
   int planes = 0;
+  Place place;                   // of the planes and the table
   Dtype dtype = Dtype::F32;      // U8, U16 or F32
   const float* table = nullptr;  // 256 or 65536 entries for U8 and U16, or null: the count itself
   float scale[kMaxPlanes] = {1, 1, 1, 1};

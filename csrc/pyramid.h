@@ -14,36 +14,38 @@
 // float32, C order, from the caller. Every function is deterministic and independent of the number of threads.
 #pragma once
 
+#include "device.h"
 #include "tensor.h"
 
 namespace pyfocus {
 
 // destination (C, ceil(h/2), ceil(w/2)) = down(source) [+ destination if `add`]
-void pyramid_down(const Tensor& source, const Tensor& destination, bool add, int threads);
+void pyramid_down(const Tensor& source, const Tensor& destination, bool add, const Execution& on);
 
 // destination (C, h, w) = gain * up(source (C, ceil(h/2), ceil(w/2))) [+ destination if `add`]
-void pyramid_up(const Tensor& source, const Tensor& destination, float gain, bool add, int threads);
+void pyramid_up(const Tensor& source, const Tensor& destination, float gain, bool add, const Execution& on);
 
 // destination (h, w) = source smoothed by the 5-tap binomial in both directions
-void pyramid_smooth(const Tensor& source, const Tensor& destination, int threads);
+void pyramid_smooth(const Tensor& source, const Tensor& destination, const Execution& on);
 
 // energy (H, W) on the coarse grid from fine (C, h, w) and coarse (C, H, W)
-void pyramid_energy(const Tensor& fine, const Tensor& coarse, const Tensor& energy, int threads);
+void pyramid_energy(const Tensor& fine, const Tensor& coarse, const Tensor& energy, const Execution& on);
 
 // rating (H, W): S in, R out. coarse (C, H, W) = G_{l+1}; valid (H, W) uint8 or null; peak (H, W) updated.
 // before (H, W): the peak as it was.
 void pyramid_rate(const Tensor& rating, const Tensor& coarse, const Tensor* valid, float slope, float floor,
-                  const Tensor& peak, const Tensor& before, int threads);
+                  const Tensor& peak, const Tensor& before, const Execution& on);
 
 // numerator (C, h, w) and denominator (h, w) updated with one frame. power: 1, 2, 4, 6 or 8.
 void pyramid_fold(const Tensor& fine, const Tensor& coarse, const Tensor& rating, const Tensor& before,
-                  const Tensor& peak, int power, const Tensor& numerator, const Tensor& denominator, int threads);
+                  const Tensor& peak, int power, const Tensor& numerator, const Tensor& denominator,
+                  const Execution& on);
 
 // destination (C, h, w), which may be the numerator itself
 void pyramid_collapse(const Tensor& numerator, const Tensor& denominator, const Tensor& coarse,
-                      const Tensor& destination, int threads);
+                      const Tensor& destination, const Execution& on);
 
 // destination (ceil(h/2), ceil(w/2)) uint8: 1 where all 5x5 pixels below are valid
-void pyramid_valid(const Tensor& source, const Tensor& destination, int threads);
+void pyramid_valid(const Tensor& source, const Tensor& destination, const Execution& on);
 
 }  // namespace pyfocus

@@ -63,4 +63,48 @@ struct Lanczos3 {
   }
 };
 
+// --- deformable sampling: bilinear, zero outside ------------------------
+// A sample at (y, x) of an image (height, width) mixes the corners of the cell it falls in, in the order (0, 0), (0,
+// 1), (1, 0), (1, 1) of (row, column); corners outside the image are 0. Functions are templates over float and double.
+
+// Whether anything is sampled: false for NaN, and wherever y <= -1, y >= height, x <= -1 or x >= width. With `edge` the
+// lines y = -1 and x = -1 belong to it, too: the value there is 0, its derivative (from the right, as everywhere) is
+// not.
+template <class Real>
+PYFOCUS_HD static inline bool deform_inside(Real y, Real x, Real height, Real width, bool edge) {
+  return ((y > -1) | (edge & (y == -1))) & ((x > -1) | (edge & (x == -1))) & (y < height) & (x < width);
+}
+
+// floor of what is known to fit an int.
+template <class Real>
+PYFOCUS_HD static inline int deform_floor(Real v) {
+  const int whole = static_cast<int>(v);
+  return whole - (v < static_cast<Real>(whole));
+}
+
+// Weights of the corners, which are also the derivatives of the sample by the corners; fy, fx = what is beyond floor.
+template <class Real>
+PYFOCUS_HD static inline void deform_weights(Real fy, Real fx, Real* w) {
+  const Real gy = 1 - fy, gx = 1 - fx;
+  w[0] = gy * gx, w[1] = gy * fx, w[2] = fy * gx, w[3] = fy * fx;
+}
+
+// The sample, from the weights and the corners.
+template <class Real>
+PYFOCUS_HD static inline Real deform_sample(const Real* w, const Real* corner) {
+  return (w[0] * corner[0] + w[1] * corner[1]) + (w[2] * corner[2] + w[3] * corner[3]);
+}
+
+// Derivatives of the sample by y and by x. Samples are linear in the corners: with sums over channels of gradient times
+// corner in place of `corner`, these three give the gradients of mask and offset at once.
+template <class Real>
+PYFOCUS_HD static inline Real deform_by_y(Real fx, const Real* corner) {
+  return (1 - fx) * (corner[2] - corner[0]) + fx * (corner[3] - corner[1]);
+}
+
+template <class Real>
+PYFOCUS_HD static inline Real deform_by_x(Real fy, const Real* corner) {
+  return (1 - fy) * (corner[1] - corner[0]) + fy * (corner[3] - corner[2]);
+}
+
 }  // namespace pyfocus

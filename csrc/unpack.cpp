@@ -81,7 +81,8 @@ const float* srgb_curve() {
 }  // namespace
 
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
-            const float* offset, int threads) {
+            const float* offset, const Execution& on) {
+  check_on_cpu("unpack", "source", source);
   check_tensor("unpack", "source", source, Dtype::F32, 3);
   PYFOCUS_CHECK(source.stride[2] == 1 || source.shape[2] <= 1,
                 "unpack: source must be contiguous along its rows, got a column stride of %lld",
@@ -113,7 +114,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
     p.destination[i] = static_cast<char*>(destination.data) + size * first;
     p.scale[i] = scale[i], p.offset[i] = offset[i];
   }
-  parallel_for(p.height, 16, threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
+  parallel_for(p.height, 16, on.threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
 }
 #endif
 

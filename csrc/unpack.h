@@ -5,6 +5,7 @@
 // encode is the sRGB curve of IEC 61966-2-1 (a table with linear interpolation, error below 1e-6), or nothing.
 #pragma once
 
+#include "device.h"
 #include "planes.h"
 
 namespace pyfocus {
@@ -24,6 +25,6 @@ struct UnpackParams {
 // source (C, h, w) float32, rows may lie apart (a crop); destination (C, h, w) view with any strides, or with `mosaic`
 // (2h, 2w). Deterministic.
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
-            const float* offset, int threads);
+            const float* offset, const Execution& on);
 
 }  // namespace pyfocus

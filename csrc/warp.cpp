@@ -284,14 +284,17 @@ void warp_rows(const WarpParams& p, int64_t row_begin, int64_t row_end) {
 
 #if defined(PYFOCUS_LAUNCHER)
 void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
-          Interpolation interpolation, bool root, bool square, int threads) {
+          Interpolation interpolation, bool root, bool square, const Execution& on) {
+  check_on_cpu("warp", "matrices", matrices);
   check_tensor("warp", "matrices", matrices, Dtype::F64, 3);
   check_contiguous("warp", "matrices", matrices);
   check_shape("warp", "matrices", matrices, 0, source.planes);
   check_shape("warp", "matrices", matrices, 1, 3);
   check_shape("warp", "matrices", matrices, 2, 3);
+  check_on_cpu("warp", "destination", destination);
   check_output("warp", "destination", destination, Dtype::F32, 3);
   check_shape("warp", "destination", destination, 0, source.planes);
+  PYFOCUS_CHECK(source.place.device == Device::Cpu, "warp: source must be in CPU memory, got a CUDA array");
   WarpParams p;
   p.source = source;
   for (int i = 0; i < source.planes * 9; ++i) {
@@ -311,12 +314,13 @@ void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& desti
                   m[6] * x + m[7] * y + m[8], x, y);
   }
   if (valid) {
-    check_output("warp", "valid", *valid, Dtype::U8, 2);
+    check_on_cpu("warp", "valid", *valid);
+  check_output("warp", "valid", *valid, Dtype::U8, 2);
     check_shape("warp", "valid", *valid, 0, p.height);
     check_shape("warp", "valid", *valid, 1, p.width);
     p.valid = valid->as<uint8_t>();
   }
-  parallel_for(p.height, kTileHeight, threads,
+  parallel_for(p.height, kTileHeight, on.threads,
                [&](int64_t begin, int64_t end) { PYFOCUS_BEST(warp_rows)(p, begin, end); });
 }
 #endif

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "device.h"
 #include "planes.h"
 #include "sample.h"
 
@@ -28,6 +29,6 @@ struct WarpParams {
 
 // matrices (C, 3, 3) float64; destination (C, h, w) float32; valid (h, w) uint8 or null. Deterministic.
 void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
-          Interpolation interpolation, bool root, bool square, int threads);
+          Interpolation interpolation, bool root, bool square, const Execution& on);
 
 }  // namespace pyfocus

@@ -7,6 +7,7 @@
     ├── ArgumentError       a value, shape or dtype the function does not take (also a ValueError)
     ├── RegistrationError   no frame could be registered
     ├── ResourceError       memory, threads or a device that is not there (also a RuntimeError)
+    │   └── DeviceError     a device that is there failed: a launch, a copy, a driver
     └── Cancelled           the caller asked to stop
 
 Every text names the function or file, what was expected, what was found, and what to try.
@@ -41,6 +42,10 @@ class RegistrationError(PyfocusError):
 
 class ResourceError(PyfocusError, RuntimeError):
     """Memory, threads or a device that is not there."""
+
+
+class DeviceError(ResourceError):
+    """A CUDA device that is there failed: a launch, a copy or its driver."""
 
 
 class Cancelled(PyfocusError):

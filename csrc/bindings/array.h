@@ -4,9 +4,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "device_array.h"
 #include "tensor.h"
 #include "third_party/dlpack/dlpack.h"
 
@@ -18,7 +20,7 @@ namespace pyfocus {
 class Array {
  public:
   explicit Array(const py::handle& object) {
-    if (borrow(object)) return;
+    if (own(object) || borrow(object)) return;
     py::object method = py::getattr(object, "__dlpack__", py::none());
     if (method.is_none())
       throw py::type_error("expected an array with __dlpack__ (NumPy, torch, CuPy), got " +
@@ -40,8 +42,15 @@ class Array {
   }
 
   Tensor view;
+  void* stream = nullptr;  // on which the producer works, where it says so
 
  private:
+  bool own(const py::handle& object) {
+    if (!py::isinstance<DeviceArray>(object)) return false;
+    view = object.cast<const DeviceArray&>().view();
+    return true;
+  }
+
   // torch >= 2.11 hands out views through a table of C functions on the type: no capsule, no Python call.
   bool borrow(const py::handle& object) {
     PyObject* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
@@ -62,6 +71,9 @@ class Array {
     DLTensor tensor;
     if (api->dltensor_from_py_object_no_sync(object.ptr(), &tensor) != 0) throw py::error_already_set();
     fill(tensor, false);
+    if (view.device == Device::Cuda && api->current_work_stream &&
+        api->current_work_stream(kDLCUDA, view.device_index, &stream) != 0)
+      throw py::error_already_set();
     return true;
   }
 
@@ -111,8 +123,11 @@ class Array {
       if (type.code == kDLInt && type.bits == 32) return Dtype::I32;
       if (type.code == kDLFloat && type.bits == 32) return Dtype::F32;
       if (type.code == kDLFloat && type.bits == 64) return Dtype::F64;
+      if (type.code == kDLFloat && type.bits == 16) return Dtype::F16;
+      if (type.code == kDLBfloat && type.bits == 16) return Dtype::BF16;
     }
-    throw py::type_error("expected uint8, uint16, int32, float32 or float64 elements");
+    throw py::type_error(
+        "expected uint8, uint16, int32, float32 or float64 elements, or float16 or bfloat16 where an op takes them");
   }
 
   DLManagedTensorVersioned* versioned_ = nullptr;
@@ -125,9 +140,9 @@ inline std::optional<Array> optional_array(const py::object& object) {
   return std::optional<Array>(std::in_place, object);
 }
 
-void bind_machine(py::module_& m);
-void bind_planes(py::module_& m);
-void bind_pyramid(py::module_& m);
-void bind_ecc(py::module_& m);
+// `stream` as the caller gave it, or the one on which the producer of the first array works.
+inline Execution execution(int threads, uintptr_t stream, const Array& first) {
+  return {threads, stream ? reinterpret_cast<void*>(stream) : first.stream};
+}
 
 }  // namespace pyfocus

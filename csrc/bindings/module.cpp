@@ -1,6 +1,7 @@
 // The Python module `_C`: arrays in through DLPack, the GIL released, errors typed. csrc/bindings/ alone knows Python.
 // No arithmetic and no algorithm here: each function makes views, fills the op's parameters and calls its launcher.
 #include "array.h"
+#include "bindings.h"
 #include "isa.h"
 #include "parallel.h"
 
@@ -14,6 +15,7 @@ void translate(std::exception_ptr error) {
     const py::object errors = py::module_::import("pyfocus.errors");
     const char* name = e.kind() == ErrorKind::Argument    ? "ArgumentError"
                        : e.kind() == ErrorKind::Cancelled ? "Cancelled"
+                       : e.kind() == ErrorKind::Device    ? "DeviceError"
                                                           : "ResourceError";
     py::set_error(errors.attr(name), e.what());
   } catch (const std::bad_alloc&) {
@@ -44,8 +46,10 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   using namespace pyfocus;
   m.doc() = "Native kernels of pyfocus. Arrays cross through DLPack; outputs and workspaces come from the caller.";
   py::register_local_exception_translator(&translate);
+  bind_device(m);
   bind_machine(m);
   bind_planes(m);
   bind_pyramid(m);
   bind_ecc(m);
+  bind_deform_conv(m);
 }

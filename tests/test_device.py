@@ -1,0 +1,101 @@
+"""Device arrays, copies, streams and events, on a real CUDA device or on the emulated one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pyfocus import _C
+from pyfocus.errors import ArgumentError, ResourceError
+
+pytestmark = pytest.mark.cuda
+
+
+def on_device(array: np.ndarray) -> _C.DeviceArray:
+    there = _C.DeviceArray(array.shape, str(array.dtype))
+    _C.device_copy(there, array)
+    return there
+
+
+def on_host(array: _C.DeviceArray) -> np.ndarray:
+    here = np.empty(array.shape, array.dtype)
+    _C.device_copy(here, array)
+    return here
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
+def test_what_is_copied_there_comes_back(dtype):
+    values = np.arange(2 * 3 * 5).reshape(2, 3, 5).astype(dtype)
+    there = on_device(values)
+    assert there.shape == (2, 3, 5) and there.dtype == dtype and there.nbytes == values.nbytes
+    np.testing.assert_array_equal(on_host(there), values)
+    np.testing.assert_array_equal(on_host(there.reshape([5, 6])), values.reshape(5, 6))
+    np.testing.assert_array_equal(on_host(there.part(1, 2)), values[1:2])
+
+
+def test_fill_sets_every_byte():
+    there = _C.DeviceArray((7, 3), "uint16")
+    _C.device_fill(there, 0x11)
+    assert (on_host(there) == 0x1111).all()
+
+
+def test_views_keep_the_memory_alive_and_nothing_is_left_behind():
+    before = _C.device_in_use()
+    there = on_device(np.arange(12, dtype=np.float32).reshape(3, 4))
+    part = there.part(2, 3)
+    del there
+    np.testing.assert_array_equal(on_host(part), [[8, 9, 10, 11]])
+    assert _C.device_in_use() == before + 48
+    capsule = part.__dlpack__()
+    del part
+    assert _C.device_in_use() == before + 48
+    del capsule
+    assert _C.device_in_use() == before
+
+
+def test_pinned_memory_is_an_array():
+    pinned = _C.PinnedArray((3, 4), "uint16")
+    view = np.asarray(pinned)
+    view[...] = 7
+    there = _C.DeviceArray((3, 4), "uint16")
+    stream, start, end = _C.Stream(), _C.Event(), _C.Event()
+    stream.record(start)
+    _C.device_copy(there, view, stream=stream.handle)
+    stream.record(end)
+    stream.wait(end)
+    stream.synchronize()
+    end.synchronize()
+    assert end.milliseconds_since(start) >= 0
+    assert (on_host(there) == 7).all()
+
+
+def test_wrong_calls_say_what_is_wrong():
+    there, here = _C.DeviceArray((4,)), np.zeros(4, np.float32)
+    for call, text in (
+        (lambda: _C.device_copy(here, here), "one of the arrays must be on a device"),
+        (lambda: _C.device_copy(there, here[:3]), "as many elements as the source, 3, got 4"),
+        (lambda: _C.device_copy(there, here.astype(np.float64)), "must be float64 like the source, got float32"),
+        (lambda: _C.device_copy(there, np.zeros(8, np.float32)[::2]), "source must be contiguous"),
+        (lambda: _C.device_fill(here), "must be on a device"),
+        (lambda: _C.device_fill(there, 256), "byte must be 0 to 255, got 256"),
+        (lambda: _C.DeviceArray((-1,)), "sizes must not be negative"),
+        (lambda: _C.DeviceArray((1 << 30, 1 << 30)), "more than 2^40 elements"),
+        (lambda: _C.DeviceArray((1,), "complex64"), "got complex64"),
+        (lambda: there.part(3, 5), "must lie within the 4 rows"),
+        (lambda: there.reshape((5,)), "as many elements as before, 4, got 5"),
+        (lambda: _C.device_facts(99), "device must be 0"),
+        (lambda: _C.luminance(np.zeros((1, 4, 4), np.float32), [1.0], _C.DeviceArray((4, 4))), "cpu:0, got cuda:0"),
+    ):
+        with pytest.raises(ArgumentError, match=text.replace("^", r"\^")):
+            call()
+
+
+def test_too_much_memory_is_one_error_and_leaves_nothing():
+    before = _C.device_in_use()
+    _C.device_limit(before + 1000)
+    try:
+        with pytest.raises(ResourceError, match="out of memory on device 0"):
+            _C.DeviceArray((1 << 38,), "float64")
+    finally:
+        _C.device_limit(0)
+    assert _C.device_in_use() == before

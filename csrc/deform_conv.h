@@ -26,10 +26,14 @@
 // per image to a bordered copy; columns stay in tiles that fit the second-level cache.
 // Deterministic: tiles and the order of every sum depend on the shapes alone, so the bits are the same for any number
 // of threads and any instruction set. Images are worked on one after the other, the threads share the tiles of one.
+// CUDA (deform_conv*.cu) is deterministic, too: what has no order, the gradient by the image, is summed in fixed point,
+// fine enough for float32; where one of its products is not finite, all of it is NaN. Half types round columns to the
+// type before the product.
 #pragma once
 
 #include <cstdint>
 
+#include "device.h"
 #include "tensor.h"
 
 namespace pyfocus {
@@ -53,18 +57,18 @@ constexpr int64_t deform_conv_size(int64_t size, int64_t kernel, int64_t stride,
   return room < 0 ? 0 : room / stride + 1;
 }
 
-// Bytes of workspace for arrays of these shapes, whatever the number of threads; of input and weight only shape and
-// type are looked at. `backward` is enough for every subset of gradients.
+// Bytes of workspace for arrays of these shapes where these lie, whatever the number of threads; of input and weight
+// only place, shape and type are looked at. `backward` is enough for every subset of gradients.
 int64_t deform_conv_workspace(const Tensor& input, const Tensor& weight, const DeformConvSteps& steps, bool backward);
 
 // mask and bias may be null: all ones, and zero. workspace: uint8, at least deform_conv_workspace bytes.
 void deform_conv(const Tensor& input, const Tensor& weight, const Tensor& offset, const Tensor* mask,
                  const Tensor* bias, const DeformConvSteps& steps, const Tensor& output, const Tensor& workspace,
-                 int threads);
+                 const Execution& on);
 
 // Gradients of a scalar from its gradient by the output.
 void deform_conv_backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight, const Tensor& offset,
                           const Tensor* mask, const DeformConvSteps& steps, const DeformConvGradients& gradients,
-                          const Tensor& workspace, int threads);
+                          const Tensor& workspace, const Execution& on);
 
 }  // namespace pyfocus

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "deform_conv.h"
+#include "deform_conv_cuda.h"
 #include "deform_conv_rows.h"
 #include "parallel.h"
 
@@ -34,17 +35,17 @@ void check_steps(const char* function, const DeformConvSteps& s) {
 
 void check_array(const char* function, const char* name, const Tensor& t, Dtype dtype, int ndim) {
   check_tensor(function, name, t, dtype, ndim);
-  PYFOCUS_CHECK(t.device == Device::Cpu, "%s: %s must be in CPU memory, got a CUDA array", function, name);
   check_contiguous(function, name, t);
   PYFOCUS_CHECK(t.count() < kLargest, "%s: %s must have fewer than 2^31 elements, got %lld", function, name,
                 Long{t.count()});
 }
 
 // One of the arrays whose shape follows from input, weight and steps.
-void check_sized(const char* function, const char* name, const Tensor& t, Dtype dtype, int ndim, const int64_t* shape,
-                 bool written) {
+void check_sized(const char* function, const char* name, const Tensor& t, const Place& place, Dtype dtype, int ndim,
+                 const int64_t* shape, bool written) {
   if (written) check_output(function, name, t, dtype, ndim);
   check_array(function, name, t, dtype, ndim);
+  check_place(function, name, &t, place);
   for (int axis = 0; axis < ndim; ++axis) check_shape(function, name, t, axis, shape[axis]);
 }
 
@@ -57,6 +58,7 @@ DeformConvParams describe(const char* function, const Tensor& input, const Tenso
       "%s: input must be float32, float64, float16 or bfloat16, got %s", function, dtype_name(input.dtype));
   check_array(function, "input", input, input.dtype, 4);
   check_array(function, "weight", weight, input.dtype, 4);
+  check_place(function, "weight", &weight, input.place());
   check_steps(function, s);
   DeformConvParams p;
   p.dtype = input.dtype, p.steps = s;
@@ -71,6 +73,8 @@ DeformConvParams describe(const char* function, const Tensor& input, const Tenso
   PYFOCUS_CHECK(p.kernel[0] >= 1 && p.kernel[1] >= 1 && p.kernel[0] <= kWidest && p.kernel[1] <= kWidest,
                 "%s: weight must have from 1 to %lld taps a side, got %lld x %lld", function, Long{kWidest},
                 Long{p.kernel[0]}, Long{p.kernel[1]});
+  PYFOCUS_CHECK(p.rows() < kLargest, "%s: weight must have fewer than 2^31 taps over all input channels, got %lld",
+                function, Long{p.rows()});
   PYFOCUS_CHECK(p.channels % s.groups == 0 && p.channels % s.offset_groups == 0,
                 "%s: groups and offset_groups must divide the %lld input channels, got %lld and %lld", function,
                 Long{p.channels}, Long{s.groups}, Long{s.offset_groups});
@@ -119,11 +123,21 @@ Plan plan(DeformConvParams* p, bool backward) {
   return out;
 }
 
-void lay_out(const char* function, DeformConvParams* p, const Tensor& workspace, bool backward) {
-  const Plan parts = plan(p, backward);
+int64_t bytes_on(const Place& place, DeformConvParams* p, bool backward) {
+  if (place.device == Device::Cuda)
+    PYFOCUS_ON_CUDA(backward ? "deform_conv_backward" : "deform_conv", deform_conv_cuda_bytes(*p, backward));
+  return plan(p, backward).bytes;
+}
+
+void check_workspace(const char* function, const Tensor& workspace, const Place& place, int64_t bytes) {
   check_output(function, "workspace", workspace, Dtype::U8, 1);
-  PYFOCUS_CHECK(workspace.count() >= parts.bytes, "%s: workspace must have at least %lld bytes, got %lld", function,
-                Long{parts.bytes}, Long{workspace.count()});
+  check_place(function, "workspace", &workspace, place);
+  PYFOCUS_CHECK(workspace.count() >= bytes, "%s: workspace must have at least %lld bytes, got %lld", function,
+                Long{bytes}, Long{workspace.count()});
+}
+
+void lay_out(DeformConvParams* p, const Tensor& workspace, bool backward) {
+  const Plan parts = plan(p, backward);
   char* base = workspace.as<char>();
   base += (kAlign - static_cast<int64_t>(reinterpret_cast<uintptr_t>(base) % kAlign)) % kAlign;
   p->bordered = base + parts.bordered, p->turned = base + parts.turned, p->slots = base + parts.slots;
@@ -169,46 +183,50 @@ void run_round(const DeformConvParams& p, int threads) {
 
 int64_t deform_conv_workspace(const Tensor& input, const Tensor& weight, const DeformConvSteps& steps, bool backward) {
   DeformConvParams p = describe("deform_conv_workspace", input, weight, steps);
-  return plan(&p, backward).bytes;
+  return bytes_on(input.place(), &p, backward);
 }
 
 void deform_conv(const Tensor& input, const Tensor& weight, const Tensor& offset, const Tensor* mask,
                  const Tensor* bias, const DeformConvSteps& steps, const Tensor& output, const Tensor& workspace,
-                 int threads) {
+                 const Execution& on) {
   constexpr const char* kName = "deform_conv";
   DeformConvParams p = describe(kName, input, weight, steps);
   const int64_t planes = steps.offset_groups * p.taps(), area[] = {p.out_height, p.out_width};
   const int64_t offsets[] = {p.batch, 2 * planes, area[0], area[1]}, masks[] = {p.batch, planes, area[0], area[1]},
                 outputs[] = {p.batch, p.out_channels, area[0], area[1]};
-  check_sized(kName, "offset", offset, real_of(p.dtype), 4, offsets, false);
-  if (mask) check_sized(kName, "mask", *mask, real_of(p.dtype), 4, masks, false);
-  if (bias) check_sized(kName, "bias", *bias, p.dtype, 1, &p.out_channels, false);
-  check_sized(kName, "output", output, p.dtype, 4, outputs, true);
-  lay_out(kName, &p, workspace, false);
+  const Place place = input.place();
+  check_sized(kName, "offset", offset, place, real_of(p.dtype), 4, offsets, false);
+  if (mask) check_sized(kName, "mask", *mask, place, real_of(p.dtype), 4, masks, false);
+  if (bias) check_sized(kName, "bias", *bias, place, p.dtype, 1, &p.out_channels, false);
+  check_sized(kName, "output", output, place, p.dtype, 4, outputs, true);
+  check_workspace(kName, workspace, place, bytes_on(place, &p, false));
   p.offset = offset.data, p.mask = mask ? mask->data : nullptr, p.bias = bias ? bias->data : nullptr;
   p.output = output.data;
   if (output.count() == 0) return;
-  turn_weights(p, true, threads);
+  if (place.device == Device::Cuda) PYFOCUS_ON_CUDA(kName, deform_conv_cuda(p, workspace.data, place.index, on.stream));
+  lay_out(&p, workspace, false);
+  turn_weights(p, true, on.threads);
   for (p.image = 0; p.image < p.batch; ++p.image) {
-    run(PYFOCUS_BEST(deform_border_planes), p, p.channels, threads);
-    run(PYFOCUS_BEST(deform_forward_slots), p, p.slot_count, threads);
+    run(PYFOCUS_BEST(deform_border_planes), p, p.channels, on.threads);
+    run(PYFOCUS_BEST(deform_forward_slots), p, p.slot_count, on.threads);
   }
 }
 
 void deform_conv_backward(const Tensor& grad_output, const Tensor& input, const Tensor& weight, const Tensor& offset,
                           const Tensor* mask, const DeformConvSteps& steps, const DeformConvGradients& gradients,
-                          const Tensor& workspace, int threads) {
+                          const Tensor& workspace, const Execution& on) {
   constexpr const char* kName = "deform_conv_backward";
   DeformConvParams p = describe(kName, input, weight, steps);
   const int64_t planes = steps.offset_groups * p.taps(), area[] = {p.out_height, p.out_width};
   const int64_t offsets[] = {p.batch, 2 * planes, area[0], area[1]}, masks[] = {p.batch, planes, area[0], area[1]},
                 outputs[] = {p.batch, p.out_channels, area[0], area[1]};
   const Dtype real = real_of(p.dtype);
-  check_sized(kName, "grad_output", grad_output, p.dtype, 4, outputs, false);
-  check_sized(kName, "offset", offset, real, 4, offsets, false);
-  if (mask) check_sized(kName, "mask", *mask, real, 4, masks, false);
+  const Place place = input.place();
+  check_sized(kName, "grad_output", grad_output, place, p.dtype, 4, outputs, false);
+  check_sized(kName, "offset", offset, place, real, 4, offsets, false);
+  if (mask) check_sized(kName, "mask", *mask, place, real, 4, masks, false);
   const auto wanted = [&](const char* name, const Tensor* t, Dtype dtype, int ndim, const int64_t* shape) {
-    if (t) check_sized(kName, name, *t, dtype, ndim, shape, true);
+    if (t) check_sized(kName, name, *t, place, dtype, ndim, shape, true);
     return t ? t->data : nullptr;
   };
   p.grad_input = wanted("grad_input", gradients.input, p.dtype, 4, input.shape);
@@ -216,25 +234,28 @@ void deform_conv_backward(const Tensor& grad_output, const Tensor& input, const 
   p.grad_mask = wanted("grad_mask", gradients.mask, real, 4, masks);
   p.grad_weight = wanted("grad_weight", gradients.weight, p.dtype, 4, weight.shape);
   p.grad_bias = wanted("grad_bias", gradients.bias, p.dtype, 1, &p.out_channels);
-  lay_out(kName, &p, workspace, true);
+  check_workspace(kName, workspace, place, bytes_on(place, &p, true));
   p.offset = offset.data, p.mask = mask ? mask->data : nullptr, p.upstream = grad_output.data;
+  if (place.device == Device::Cuda)
+    PYFOCUS_ON_CUDA(kName, deform_conv_backward_cuda(p, workspace.data, place.index, on.stream));
+  lay_out(&p, workspace, true);
 
   const int64_t size = real == Dtype::F64 ? 8 : 4, panel = 128 / size,
                 panels = (p.group_outputs() + panel - 1) / panel * steps.groups;
-  if (p.grad_bias) run(PYFOCUS_BEST(deform_sum_bias), p, p.out_channels, threads);
-  if (p.grad_weight) clear(p.weight_sum, panels, p.group_rows() * 128, threads);
-  if (p.grad_input || p.wants_places()) turn_weights(p, false, threads);
+  if (p.grad_bias) run(PYFOCUS_BEST(deform_sum_bias), p, p.out_channels, on.threads);
+  if (p.grad_weight) clear(p.weight_sum, panels, p.group_rows() * 128, on.threads);
+  if (p.grad_input || p.wants_places()) turn_weights(p, false, on.threads);
   const bool tiled = p.grad_input || p.grad_weight || p.wants_places();
   for (p.image = 0; tiled && p.image < p.batch; ++p.image) {
-    run(PYFOCUS_BEST(deform_border_planes), p, p.channels, threads);
-    if (p.grad_input) clear(p.gathered, p.channels, p.plane() * size, threads);
+    run(PYFOCUS_BEST(deform_border_planes), p, p.channels, on.threads);
+    if (p.grad_input) clear(p.gathered, p.channels, p.plane() * size, on.threads);
     for (p.first = 0; p.first < p.tiles; p.first += p.slot_count) {
       p.last = p.first + p.slot_count < p.tiles ? p.first + p.slot_count : p.tiles;
-      run_round(p, threads);
+      run_round(p, on.threads);
     }
-    if (p.grad_input) run(PYFOCUS_BEST(deform_store_planes), p, p.channels, threads);
+    if (p.grad_input) run(PYFOCUS_BEST(deform_store_planes), p, p.channels, on.threads);
   }
-  if (p.grad_weight) run(PYFOCUS_BEST(deform_store_weights), p, p.out_channels, threads);
+  if (p.grad_weight) run(PYFOCUS_BEST(deform_store_weights), p, p.out_channels, on.threads);
 }
 
 }  // namespace pyfocus

@@ -120,13 +120,12 @@ void demosaic_rows(const DemosaicParams& p, int64_t row_begin, int64_t row_end) 
 #if defined(PYFOCUS_LAUNCHER)
 void demosaic(const Tensor& source, int red_y, int red_x, const float* scale, const float* offset,
               const Tensor& destination, const Execution& on) {
-  check_on_cpu("demosaic", "source", source);
   check_tensor("demosaic", "source", source, Dtype::U16, 2);
   PYFOCUS_CHECK(source.shape[0] >= 6 && source.shape[1] >= 6 && source.shape[0] % 2 == 0 && source.shape[1] % 2 == 0,
                 "demosaic: source must have even sides of 6 or more, got %lld x %lld",
                 static_cast<long long>(source.shape[0]), static_cast<long long>(source.shape[1]));
   PYFOCUS_CHECK((red_y | 1) == 1 && (red_x | 1) == 1, "demosaic: red must lie at 0 or 1, got (%d, %d)", red_y, red_x);
-  check_on_cpu("demosaic", "destination", destination);
+  check_place("demosaic", "destination", &destination, source.place());
   check_output("demosaic", "destination", destination, Dtype::F32, 3);
   check_shape("demosaic", "destination", destination, 0, 3);
   check_shape("demosaic", "destination", destination, 1, source.shape[0]);
@@ -138,6 +137,7 @@ void demosaic(const Tensor& source, int red_y, int red_x, const float* scale, co
   p.red_y = red_y, p.red_x = red_x;
   for (int i = 0; i < 4; ++i) p.scale[i] = scale[i], p.offset[i] = offset[i];
   p.destination = destination.as<float>();
+  if (source.device == Device::Cuda) PYFOCUS_ON_CUDA("demosaic", demosaic_cuda(p, source.device_index, on.stream));
   parallel_for(p.height, kDemosaicRows, on.threads,
                [&](int64_t begin, int64_t end) { PYFOCUS_BEST(demosaic_rows)(p, begin, end); });
 }

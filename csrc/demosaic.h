@@ -28,4 +28,6 @@ struct DemosaicParams {
 void demosaic(const Tensor& source, int red_y, int red_x, const float* scale, const float* offset,
               const Tensor& destination, const Execution& on);
 
+void demosaic_cuda(const DemosaicParams& p, int device, void* stream);
+
 }  // namespace pyfocus

@@ -2,6 +2,7 @@
 // Bytes per fine pixel of a level with C planes: energy 4C read; fold 4C read, 8(C+1) read and written; the grids
 // below add a quarter of a plane each.
 #include "pyramid_rows.h"
+#include "pyramid_taps.h"
 
 namespace pyfocus::PYFOCUS_ISA {
 namespace {
@@ -9,27 +10,18 @@ namespace {
 constexpr int64_t kBlock = 256;  // columns handled at a time
 constexpr int64_t kEnergyRows = 16, kEnergyColumns = 128;
 
-inline int64_t clamp(int64_t v, int64_t high) { return v < 0 ? 0 : v > high ? high : v; }
-
-// Mirror without repeating the edge: -1 -> 1, n -> n - 2.
-inline int64_t mirror(int64_t v, int64_t n) {
-  if (n == 1) return 0;
-  while (v < 0 || v >= n) v = v < 0 ? -v : 2 * (n - 1) - v;
-  return v;
-}
-
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-inline float binomial(const float* t) { return (t[0] + t[4]) + 4.0f * (t[1] + t[3]) + 6.0f * t[2]; }
+inline float binomial(const float* t) { return binomial_sum(t[0], t[1], t[2], t[3], t[4]); }
 
 // Vertical binomial of five rows at columns [x0, x0 + count), mirrored at both ends.
 inline void column_sums(const float* const* row, int64_t width, int64_t x0, int64_t count, float* out) {
   const int64_t left = smaller(x0 < 0 ? -x0 : 0, count), right = smaller(count, width - x0);
   const float *a = row[0] + x0, *b = row[1] + x0, *c = row[2] + x0, *d = row[3] + x0, *e = row[4] + x0;
-  for (int64_t x = left; x < right; ++x) out[x] = (a[x] + e[x]) + 4.0f * (b[x] + d[x]) + 6.0f * c[x];
+  for (int64_t x = left; x < right; ++x) out[x] = binomial_sum(a[x], b[x], c[x], d[x], e[x]);
   const auto edge = [&](int64_t x) {
-    const int64_t m = mirror(x0 + x, width);
-    out[x] = (row[0][m] + row[4][m]) + 4.0f * (row[1][m] + row[3][m]) + 6.0f * row[2][m];
+    const int64_t m = mirror_in(x0 + x, width);
+    out[x] = binomial_sum(row[0][m], row[1][m], row[2][m], row[3][m], row[4][m]);
   };
   for (int64_t x = 0; x < left; ++x) edge(x);
   for (int64_t x = right < left ? left : right; x < count; ++x) edge(x);
@@ -40,38 +32,27 @@ inline void expand_row(const float* coarse, int64_t height, int64_t width, int64
                        float* out) {
   float column[kBlock / 2 + 3];
   const int64_t i = y >> 1, first = (x0 >> 1) - 1, n = (count >> 1) + (count & 1) + 2;
-  const float *a = coarse + clamp(i - 1, height - 1) * width, *b = coarse + clamp(i, height - 1) * width,
-              *c = coarse + clamp(i + 1, height - 1) * width;
+  const float *a = coarse + clamp_to(i - 1, height - 1) * width, *b = coarse + clamp_to(i, height - 1) * width,
+              *c = coarse + clamp_to(i + 1, height - 1) * width;
   const int64_t left = first < 0 ? -first : 0, right = smaller(n, width - first);
   if (y & 1)
-    for (int64_t k = left; k < right; ++k) column[k] = 0.5f * (b[first + k] + c[first + k]);
+    for (int64_t k = left; k < right; ++k) column[k] = up_between(b[first + k], c[first + k]);
   else
-    for (int64_t k = left; k < right; ++k) column[k] = 0.125f * (a[first + k] + 6.0f * b[first + k] + c[first + k]);
+    for (int64_t k = left; k < right; ++k) column[k] = up_on(a[first + k], b[first + k], c[first + k]);
   const auto edge = [&](int64_t k) {  // beyond the border the edge repeats
-    const int64_t x = clamp(first + k, width - 1);
-    column[k] = y & 1 ? 0.5f * (b[x] + c[x]) : 0.125f * (a[x] + 6.0f * b[x] + c[x]);
+    const int64_t x = clamp_to(first + k, width - 1);
+    column[k] = y & 1 ? up_between(b[x], c[x]) : up_on(a[x], b[x], c[x]);
   };
   for (int64_t k = 0; k < left; ++k) edge(k);
   for (int64_t k = right; k < n; ++k) edge(k);
   for (int64_t k = 0; k < count >> 1; ++k) {
-    out[2 * k] = 0.125f * (column[k] + 6.0f * column[k + 1] + column[k + 2]);
-    out[2 * k + 1] = 0.5f * (column[k + 1] + column[k + 2]);
+    out[2 * k] = up_on(column[k], column[k + 1], column[k + 2]);
+    out[2 * k + 1] = up_between(column[k + 1], column[k + 2]);
   }
   if (count & 1) {
     const int64_t k = count >> 1;
-    out[count - 1] = 0.125f * (column[k] + 6.0f * column[k + 1] + column[k + 2]);
+    out[count - 1] = up_on(column[k], column[k + 1], column[k + 2]);
   }
-}
-
-template <int kPower>
-inline float raise(float v) {
-  const float v2 = v * v;
-  if constexpr (kPower == 1) return v;
-  if constexpr (kPower == 2) return v2;
-  if constexpr (kPower == 4) return v2 * v2;
-  if constexpr (kPower == 6) return v2 * v2 * v2;
-  const float v4 = v2 * v2;
-  return v4 * v4;
 }
 
 template <int kPower>
@@ -82,7 +63,7 @@ void fold_block(const PyramidParams& p, int64_t y, int64_t x0, int64_t count) {
   expand_row(p.peak, p.coarse_height, p.coarse_width, y, x0, count, peak);
   float* denominator = p.denominator + y * p.width + x0;
   for (int64_t x = 0; x < count; ++x) {
-    const float scale = peak[x] > 0 ? 1.0f / peak[x] : 0.0f;
+    const float scale = scale_of(peak[x]);
     rating[x] = raise<kPower>(rating[x] * scale);
     before[x] = raise<kPower>(before[x] * scale);
     denominator[x] = denominator[x] * before[x] + rating[x];
@@ -108,15 +89,17 @@ void down_rows(const PyramidParams& p, int plane, int64_t begin, int64_t end) {
   float column[2 * kBlock + 3];
   for (int64_t y = begin; y < end; ++y) {
     const float* row[5];
-    for (int j = 0; j < 5; ++j) row[j] = source + mirror(2 * y + j - 2, p.height) * p.width;
+    for (int j = 0; j < 5; ++j) row[j] = source + mirror_in(2 * y + j - 2, p.height) * p.width;
     for (int64_t x = 0; x < p.coarse_width; x += kBlock) {
       const int64_t count = smaller(kBlock, p.coarse_width - x);
       column_sums(row, p.width, 2 * x - 2, 2 * count + 3, column);
       float* out = p.out + (plane * p.coarse_height + y) * p.coarse_width + x;
-      if (p.add)
-        for (int64_t k = 0; k < count; ++k) out[k] += binomial(column + 2 * k) * (1.0f / 256);
-      else
-        for (int64_t k = 0; k < count; ++k) out[k] = binomial(column + 2 * k) * (1.0f / 256);
+      if (p.addend) {
+        const float* addend = p.addend + (out - p.out);
+        for (int64_t k = 0; k < count; ++k) out[k] = addend[k] + binomial(column + 2 * k) * kBinomial;
+      } else {
+        for (int64_t k = 0; k < count; ++k) out[k] = binomial(column + 2 * k) * kBinomial;
+      }
     }
   }
 }
@@ -129,10 +112,12 @@ void up_rows(const PyramidParams& p, int plane, int64_t begin, int64_t end) {
       const int64_t count = smaller(kBlock, p.width - x0);
       expand_row(source, p.coarse_height, p.coarse_width, y, x0, count, row);
       float* out = p.out + (plane * p.height + y) * p.width + x0;
-      if (p.add)
-        for (int64_t x = 0; x < count; ++x) out[x] += p.gain * row[x];
-      else
+      if (p.addend) {
+        const float* addend = p.addend + (out - p.out);
+        for (int64_t x = 0; x < count; ++x) out[x] = addend[x] + p.gain * row[x];
+      } else {
         for (int64_t x = 0; x < count; ++x) out[x] = p.gain * row[x];
+      }
     }
 }
 
@@ -141,12 +126,12 @@ void smooth_rows(const PyramidParams& p, int plane, int64_t begin, int64_t end) 
   float column[kBlock + 4];
   for (int64_t y = begin; y < end; ++y) {
     const float* row[5];
-    for (int j = 0; j < 5; ++j) row[j] = source + mirror(y + j - 2, p.height) * p.width;
+    for (int j = 0; j < 5; ++j) row[j] = source + mirror_in(y + j - 2, p.height) * p.width;
     for (int64_t x = 0; x < p.width; x += kBlock) {
       const int64_t count = smaller(kBlock, p.width - x);
       column_sums(row, p.width, x - 2, count + 4, column);
       float* out = p.out + (plane * p.height + y) * p.width + x;
-      for (int64_t k = 0; k < count; ++k) out[k] = binomial(column + k) * (1.0f / 256);
+      for (int64_t k = 0; k < count; ++k) out[k] = binomial(column + k) * kBinomial;
     }
   }
 }
@@ -181,44 +166,48 @@ void energy_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
       // 2. pooled to the coarse grid
       for (int64_t y = y0; y < y0 + rows; ++y) {
         const float* row[5];
-        for (int j = 0; j < 5; ++j) row[j] = square + (mirror(2 * y + j - 2, p.height) - top) * kColumns;
+        for (int j = 0; j < 5; ++j) row[j] = square + (mirror_in(2 * y + j - 2, p.height) - top) * kColumns;
         // buffer columns 0 .. count - 1 are image columns left .. right - 1; this tile's sums start at 2 x0 - 2
         const int64_t shift = 2 * x0 - 2 - left, n = 2 * columns + 3;
         const int64_t from = shift < 0 ? -shift : 0, to = smaller(n, count - shift);
         const auto sum_at = [&](int64_t m) {
-          return (row[0][m] + row[4][m]) + 4.0f * (row[1][m] + row[3][m]) + 6.0f * row[2][m];
+          return binomial_sum(row[0][m], row[1][m], row[2][m], row[3][m], row[4][m]);
         };
         for (int64_t x = from; x < to; ++x) column[x] = sum_at(shift + x);
-        for (int64_t x = 0; x < from; ++x) column[x] = sum_at(mirror(2 * x0 - 2 + x, p.width) - left);
-        for (int64_t x = to; x < n; ++x) column[x] = sum_at(mirror(2 * x0 - 2 + x, p.width) - left);
+        for (int64_t x = 0; x < from; ++x) column[x] = sum_at(mirror_in(2 * x0 - 2 + x, p.width) - left);
+        for (int64_t x = to; x < n; ++x) column[x] = sum_at(mirror_in(2 * x0 - 2 + x, p.width) - left);
         float* out = p.out + y * p.coarse_width + x0;
-        for (int64_t k = 0; k < columns; ++k) out[k] = binomial(column + 2 * k) * (mean * (1.0f / 256));
+        for (int64_t k = 0; k < columns; ++k) out[k] = binomial(column + 2 * k) * (mean * kBinomial);
       }
     }
 }
 
 void rate_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
   const float mean = 1.0f / static_cast<float>(p.planes);
-  const int64_t w = p.coarse_width, area = p.coarse_height * w, last = end * w;
-  float light[kBlock];
-  for (int64_t first = begin * w; first < last; first += kBlock) {
-    const int64_t count = smaller(kBlock, last - first);
-    for (int64_t x = 0; x < count; ++x) light[x] = p.coarse[first + x];
-    for (int plane = 1; plane < p.planes; ++plane)
-      for (int64_t x = 0; x < count; ++x) light[x] += p.coarse[plane * area + first + x];
-    float *rating = p.rating_out + first, *peak = p.peak_out + first, *before = p.before_out + first;
-    for (int64_t x = 0; x < count; ++x) {
-      const float mid = light[x] * mean;
-      rating[x] += p.slope * (mid > 0 ? mid : 0.0f) + p.floor;
+  const int64_t area = p.coarse_height * p.coarse_width;
+  float light[kBlock], energy[kBlock];
+  for (int64_t y = begin; y < end; ++y)
+    for (int64_t x0 = 0; x0 < p.coarse_width; x0 += kBlock) {
+      const int64_t count = smaller(kBlock, p.coarse_width - x0), first = y * p.coarse_width + x0;
+      for (int64_t x = 0; x < count; ++x) light[x] = p.coarse[first + x];
+      for (int plane = 1; plane < p.planes; ++plane)
+        for (int64_t x = 0; x < count; ++x) light[x] += p.coarse[plane * area + first + x];
+      if (p.coarser) {
+        expand_row(p.coarser, p.coarser_height, p.coarser_width, y, x0, count, energy);
+        for (int64_t x = 0; x < count; ++x) energy[x] = p.energy[first + x] + p.gain * energy[x];
+      } else {
+        for (int64_t x = 0; x < count; ++x) energy[x] = p.energy[first + x];
+      }
+      float *rating = p.rating_out + first, *peak = p.peak_out + first;
+      const float* before = p.before + first;
+      for (int64_t x = 0; x < count; ++x) energy[x] = rate_one(energy[x], light[x] * mean, p.slope, p.floor);
+      if (p.valid)
+        for (int64_t x = 0; x < count; ++x) energy[x] = p.valid[first + x] ? energy[x] : 0.0f;
+      for (int64_t x = 0; x < count; ++x) {
+        rating[x] = energy[x];
+        peak[x] = energy[x] > before[x] ? energy[x] : before[x];
+      }
     }
-    if (p.valid)
-      for (int64_t x = 0; x < count; ++x) rating[x] = p.valid[first + x] ? rating[x] : 0.0f;
-    for (int64_t x = 0; x < count; ++x) {
-      const float old = peak[x];
-      before[x] = old;
-      peak[x] = rating[x] > old ? rating[x] : old;
-    }
-  }
 }
 
 void fold_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
@@ -257,11 +246,11 @@ void valid_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
   uint8_t column[2 * kBlock + 3];
   for (int64_t y = begin; y < end; ++y) {
     const uint8_t* row[5];
-    for (int j = 0; j < 5; ++j) row[j] = p.valid + clamp(2 * y + j - 2, p.height - 1) * p.width;
+    for (int j = 0; j < 5; ++j) row[j] = p.valid + clamp_to(2 * y + j - 2, p.height - 1) * p.width;
     for (int64_t x = 0; x < p.coarse_width; x += kBlock) {
       const int64_t count = smaller(kBlock, p.coarse_width - x), first = 2 * x - 2;
       for (int64_t k = 0; k < 2 * count + 3; ++k) {
-        const int64_t m = clamp(first + k, p.width - 1);
+        const int64_t m = clamp_to(first + k, p.width - 1);
         column[k] = row[0][m] & row[1][m] & row[2][m] & row[3][m] & row[4][m];
       }
       uint8_t* out = p.valid_out + y * p.coarse_width + x;
@@ -271,6 +260,28 @@ void valid_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
       }
     }
   }
+}
+
+void base_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
+  const int64_t w = p.coarse_width, area = p.coarse_height * w;
+  for (int64_t i = begin * w; i < end * w; ++i) {
+    const float weight = p.rating[i] + kLeast;
+    p.denominator[i] += weight;
+    for (int plane = 0; plane < p.planes; ++plane) p.numerator[plane * area + i] += p.coarse[plane * area + i] * weight;
+  }
+}
+
+void depth_rows(const PyramidParams& p, int, int64_t begin, int64_t end) {
+  for (int64_t i = begin * p.coarse_width; i < end * p.coarse_width; ++i) {
+    const DepthSums sums = follow_one(p.rating[i], p.peak[i], p.before[i], p.place,
+                                      {p.index[i], p.index_weight[i], p.total[i], p.seen[i]});
+    p.index[i] = sums.index, p.index_weight[i] = sums.weight, p.total[i] = sums.total, p.seen[i] = sums.seen;
+  }
+}
+
+void mean_rows(const PyramidParams& p, int plane, int64_t begin, int64_t end) {
+  const int64_t w = p.coarse_width, first = plane * p.coarse_height * w;
+  for (int64_t i = begin * w; i < end * w; ++i) p.out[first + i] = p.numerator_in[first + i] / p.denominator_in[i];
 }
 
 }  // namespace pyfocus::PYFOCUS_ISA

@@ -3,33 +3,14 @@
 
 #include "isa.h"
 #include "parallel.h"
-
-#if defined(PYFOCUS_LAUNCHER)
-#include <cmath>
-#include <vector>
-#endif
+#include "unpack_curve.h"
 
 namespace pyfocus {
-
-// The sRGB power law is sampled 1024 times per octave, from 2^-9 (below its linear foot at 0.0031308) to 1: the index
-// is the top bits of the float itself.
-constexpr uint32_t kFirstBits = (127 - 9) << 10, kEntries = 9 * 1024 + 2;
 
 PYFOCUS_KERNEL(void, unpack_rows, const UnpackParams& p, int64_t row_begin, int64_t row_end)
 
 namespace PYFOCUS_ISA {
 namespace {
-
-inline float encode(float x, const float* curve) {
-  const float v = x > 0 ? (x < 1 ? x : 1.0f) : 0.0f;
-  uint32_t bits;
-  __builtin_memcpy(&bits, &v, 4);
-  const int32_t place = static_cast<int32_t>(bits >> 13) - static_cast<int32_t>(kFirstBits);
-  const int32_t index = place > 0 ? place : 0;
-  const float fraction = static_cast<float>(bits & 0x1fff) * (1.0f / 8192);
-  const float power = curve[index] + (curve[index + 1] - curve[index]) * fraction;
-  return v <= 0.0031308f ? v * 12.92f : power;
-}
 
 template <class T>
 void store_row(const float* from, int64_t count, const float* curve, float scale, float offset, T* to, int64_t stride) {
@@ -39,7 +20,7 @@ void store_row(const float* from, int64_t count, const float* curve, float scale
   for (int64_t first = 0; first < count; first += kBlock) {
     const int32_t n = static_cast<int32_t>(count - first < kBlock ? count - first : kBlock);
     for (int32_t x = 0; x < n; ++x) {
-      const float v = (curve ? encode(from[first + x], curve) : from[first + x]) * scale + offset + 0.5f;
+      const float v = (curve ? encode_srgb(from[first + x], curve) : from[first + x]) * scale + offset + 0.5f;
       code[x] = static_cast<int32_t>(v > 0 ? (v < kLargest ? v : kLargest) : 0.0f);
     }
     for (int32_t x = 0; x < n; ++x) to[(first + x) * stride] = static_cast<T>(code[x]);
@@ -64,25 +45,10 @@ void unpack_rows(const UnpackParams& p, int64_t row_begin, int64_t row_end) {
 }  // namespace PYFOCUS_ISA
 
 #if defined(PYFOCUS_LAUNCHER)
-namespace {
-
-const float* srgb_curve() {
-  static const std::vector<float> table = [] {
-    std::vector<float> t(kEntries);
-    for (uint32_t i = 0; i < kEntries; ++i) {
-      const double x = std::ldexp(1.0 + (i % 1024) / 1024.0, static_cast<int>(i / 1024) - 9);
-      t[i] = static_cast<float>(1.055 * std::pow(x, 1 / 2.4) - 0.055);
-    }
-    return t;
-  }();
-  return table.data();
-}
-
-}  // namespace
+static constexpr SrgbCurve kCurve = make_srgb_curve();
 
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
             const float* offset, const Execution& on) {
-  check_on_cpu("unpack", "source", source);
   check_tensor("unpack", "source", source, Dtype::F32, 3);
   PYFOCUS_CHECK(source.stride[2] == 1 || source.shape[2] <= 1,
                 "unpack: source must be contiguous along its rows, got a column stride of %lld",
@@ -92,7 +58,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
   PYFOCUS_CHECK(destination.dtype == Dtype::U8 || destination.dtype == Dtype::U16,
                 "unpack: destination must be uint8 or uint16, got %s", dtype_name(destination.dtype));
   PYFOCUS_CHECK(!destination.read_only, "unpack: destination is written to, got a read-only array");
-  PYFOCUS_CHECK(destination.device == Device::Cpu, "unpack: destination must be in CPU memory, got a CUDA array");
+  check_place("unpack", "destination", &destination, source.place());
   PYFOCUS_CHECK(destination.ndim == (mosaic ? 2 : 3), "unpack: destination must have %d dimensions, got %d",
                 mosaic ? 2 : 3, destination.ndim);
   UnpackParams p;
@@ -101,7 +67,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
   p.height = source.shape[1], p.width = source.shape[2];
   p.source_plane = source.stride[0], p.source_row = source.stride[1];
   p.dtype = destination.dtype;
-  p.curve = srgb ? srgb_curve() : nullptr;
+  p.curve = srgb ? kCurve.value : nullptr;
   const int64_t size = p.dtype == Dtype::U8 ? 1 : 2;
   const int rows = mosaic ? 0 : 1, step = mosaic ? 2 : 1;
   if (!mosaic) check_shape("unpack", "destination", destination, 0, p.planes);
@@ -114,6 +80,7 @@ void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)
     p.destination[i] = static_cast<char*>(destination.data) + size * first;
     p.scale[i] = scale[i], p.offset[i] = offset[i];
   }
+  if (source.device == Device::Cuda) PYFOCUS_ON_CUDA("unpack", unpack_cuda(p, source.device_index, on.stream));
   parallel_for(p.height, 16, on.threads, [&](int64_t begin, int64_t end) { PYFOCUS_BEST(unpack_rows)(p, begin, end); });
 }
 #endif

@@ -18,7 +18,7 @@ struct UnpackParams {
   void* destination[kMaxPlanes] = {};  // first element of each plane
   int64_t row_stride = 0, column_stride = 0;
   Dtype dtype = Dtype::U16;
-  const float* curve = nullptr;  // sRGB table, or null for none
+  const float* curve = nullptr;  // sRGB table on the host, or null for none
   float scale[kMaxPlanes] = {}, offset[kMaxPlanes] = {};
 };
 
@@ -26,5 +26,7 @@ struct UnpackParams {
 // (2h, 2w). Deterministic.
 void unpack(const Tensor& source, const Tensor& destination, const int (*mosaic)[2], bool srgb, const float* scale,
             const float* offset, const Execution& on);
+
+void unpack_cuda(const UnpackParams& p, int device, void* stream);
 
 }  // namespace pyfocus

@@ -171,7 +171,7 @@ inline int together(const Row<Taps>& r, int64_t x) {
 template <class Taps, int kLanes>
 inline void interpolate_run(const float* taps, int64_t stride, const Row<Taps>& r, int64_t x, float* out) {
   typedef float Vector __attribute__((vector_size(kLanes * 4)));
-  Vector tap, weight, row, sum;
+  Vector tap, weight, row = {}, sum = {};
   for (int j = 0; j < Taps::kCount; ++j) {
     for (int k = 0; k < Taps::kCount; ++k) {
       __builtin_memcpy(&tap, taps + j * stride + k, sizeof tap);
@@ -243,7 +243,7 @@ void warp_tile(const WarpParams& p, int first, int last, const Tile& t) {
     }
     if (!p.valid) continue;
     uint8_t* valid = p.valid + y * p.width + t.x;
-    if (first == 0)
+    if (first == 0 && !p.narrow)
       __builtin_memcpy(valid, row.seen, static_cast<size_t>(t.width));
     else
       for (int64_t x = 0; x < t.width; ++x) valid[x] &= row.seen[x];
@@ -284,17 +284,16 @@ void warp_rows(const WarpParams& p, int64_t row_begin, int64_t row_end) {
 
 #if defined(PYFOCUS_LAUNCHER)
 void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
-          Interpolation interpolation, bool root, bool square, const Execution& on) {
+          Interpolation interpolation, bool root, bool square, bool narrow, const Execution& on) {
   check_on_cpu("warp", "matrices", matrices);
   check_tensor("warp", "matrices", matrices, Dtype::F64, 3);
   check_contiguous("warp", "matrices", matrices);
   check_shape("warp", "matrices", matrices, 0, source.planes);
   check_shape("warp", "matrices", matrices, 1, 3);
   check_shape("warp", "matrices", matrices, 2, 3);
-  check_on_cpu("warp", "destination", destination);
+  check_place("warp", "destination", &destination, source.place);
   check_output("warp", "destination", destination, Dtype::F32, 3);
   check_shape("warp", "destination", destination, 0, source.planes);
-  PYFOCUS_CHECK(source.place.device == Device::Cpu, "warp: source must be in CPU memory, got a CUDA array");
   WarpParams p;
   p.source = source;
   for (int i = 0; i < source.planes * 9; ++i) {
@@ -305,7 +304,7 @@ void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& desti
   p.destination = destination.as<float>();
   p.height = destination.shape[1], p.width = destination.shape[2];
   p.interpolation = interpolation;
-  p.root = root, p.square = square;
+  p.root = root, p.square = square, p.narrow = narrow;
   for (int i = 0; i < source.planes * 4; ++i) {  // a horizon inside the picture has no bounded window
     const double* m = p.matrix[i / 4];
     const double x = i & 1 ? static_cast<double>(p.width - 1) : 0, y = i & 2 ? static_cast<double>(p.height - 1) : 0;
@@ -314,12 +313,13 @@ void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& desti
                   m[6] * x + m[7] * y + m[8], x, y);
   }
   if (valid) {
-    check_on_cpu("warp", "valid", *valid);
-  check_output("warp", "valid", *valid, Dtype::U8, 2);
+    check_place("warp", "valid", valid, source.place);
+    check_output("warp", "valid", *valid, Dtype::U8, 2);
     check_shape("warp", "valid", *valid, 0, p.height);
     check_shape("warp", "valid", *valid, 1, p.width);
     p.valid = valid->as<uint8_t>();
   }
+  if (source.place.device == Device::Cuda) PYFOCUS_ON_CUDA("warp", warp_cuda(p, source.place.index, on.stream));
   parallel_for(p.height, kTileHeight, on.threads,
                [&](int64_t begin, int64_t end) { PYFOCUS_BEST(warp_rows)(p, begin, end); });
 }

@@ -25,10 +25,15 @@ struct WarpParams {
   int64_t height = 0, width = 0;
   Interpolation interpolation = Interpolation::Bicubic;
   bool root = false, square = false;
+  bool narrow = false;  // valid stays 1 only where it was
 };
 
-// matrices (C, 3, 3) float64; destination (C, h, w) float32; valid (h, w) uint8 or null. Deterministic.
+// matrices (C, 3, 3) float64 in CPU memory, read before warp returns; destination (C, h, w) float32; valid (h, w) uint8
+// or null; with `narrow` it is only cleared, never set, so that several calls leave what all of them saw.
+// Deterministic.
 void warp(const PlaneSource& source, const Tensor& matrices, const Tensor& destination, const Tensor* valid,
-          Interpolation interpolation, bool root, bool square, const Execution& on);
+          Interpolation interpolation, bool root, bool square, bool narrow, const Execution& on);
+
+void warp_cuda(const WarpParams& p, int device, void* stream);
 
 }  // namespace pyfocus

@@ -8,6 +8,54 @@ _Array: TypeAlias = Any
 _Offsets: TypeAlias = Sequence[Sequence[int]] | None
 _PerPlane: TypeAlias = Sequence[float] | None
 
+class DeviceArray:
+    def __init__(self, shape: Sequence[int], dtype: str = "float32", device: int = 0) -> None: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    def reshape(self, shape: Sequence[int]) -> DeviceArray: ...
+    def transpose(self, order: Sequence[int]) -> DeviceArray: ...
+    def part(self, start: int, stop: int) -> DeviceArray: ...
+    def __dlpack__(self, **how: Any) -> Any: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+
+class PinnedArray:
+    def __init__(self, shape: Sequence[int], dtype: str = "float32") -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Event:
+    def __init__(self, device: int = 0) -> None: ...
+    def synchronize(self) -> None: ...
+    def milliseconds_since(self, start: Event) -> float: ...
+
+class Stream:
+    def __init__(self, device: int = 0) -> None: ...
+    @property
+    def handle(self) -> int: ...
+    @property
+    def device(self) -> int: ...
+    def synchronize(self) -> None: ...
+    def record(self, event: Event) -> None: ...
+    def wait(self, event: Event) -> None: ...
+
+def device_count() -> int: ...
+def device_reason() -> str: ...
+def device_archs() -> str: ...
+def device_versions() -> tuple[int, int]: ...
+def device_facts(device: int = 0) -> dict[str, Any]: ...
+def device_limit(bytes: int) -> None: ...
+def device_in_use() -> int: ...
+def device_copy(destination: _Array, source: _Array, stream: int = 0) -> None: ...
+def device_fill(destination: _Array, byte: int = 0, stream: int = 0) -> None: ...
 def threads() -> int: ...
 def set_threads(count: int) -> None: ...
 def isa() -> str: ...
@@ -20,11 +68,13 @@ def warp(
     interpolation: int = 1,
     root: bool = False,
     square: bool = False,
+    narrow: bool = False,
     mosaic: _Offsets = None,
     table: _Array | None = None,
     scale: _PerPlane = None,
     offset: _PerPlane = None,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
 def luminance(
     source: _Array,
@@ -38,6 +88,7 @@ def luminance(
     scale: _PerPlane = None,
     offset: _PerPlane = None,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
 def demosaic(
     source: _Array,
@@ -46,6 +97,7 @@ def demosaic(
     offset: Sequence[float],
     destination: _Array,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
 def unpack(
     source: _Array,
@@ -55,20 +107,36 @@ def unpack(
     srgb: bool = False,
     mosaic: _Offsets = None,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
-def pyramid_down(source: _Array, destination: _Array, add: bool = False, threads: int = 0) -> None: ...
-def pyramid_up(source: _Array, destination: _Array, gain: float = 1.0, add: bool = False, threads: int = 0) -> None: ...
-def pyramid_smooth(source: _Array, destination: _Array, threads: int = 0) -> None: ...
-def pyramid_energy(fine: _Array, coarse: _Array, energy: _Array, threads: int = 0) -> None: ...
+def thin(source: _Array, step_y: int, step_x: int, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def pyramid_down(
+    source: _Array, destination: _Array, add: _Array | None = None, threads: int = 0, stream: int = 0
+) -> None: ...
+def pyramid_up(
+    source: _Array,
+    destination: _Array,
+    gain: float = 1.0,
+    add: _Array | None = None,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def pyramid_smooth(source: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def pyramid_energy(fine: _Array, coarse: _Array, energy: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def pyramid_measure(fine: _Array, coarse: _Array, energy: _Array, threads: int = 0, stream: int = 0) -> None: ...
 def pyramid_rate(
-    rating: _Array,
+    energy: _Array,
     coarse: _Array,
     valid: _Array | None,
     slope: float,
     floor: float,
-    peak: _Array,
     before: _Array,
+    rating: _Array,
+    peak: _Array,
+    coarser: _Array | None = None,
+    gain: float = 0.0,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
 def pyramid_fold(
     fine: _Array,
@@ -80,15 +148,34 @@ def pyramid_fold(
     numerator: _Array,
     denominator: _Array,
     threads: int = 0,
+    stream: int = 0,
 ) -> None: ...
 def pyramid_collapse(
-    numerator: _Array, denominator: _Array, coarse: _Array, destination: _Array, threads: int = 0
+    numerator: _Array, denominator: _Array, coarse: _Array, destination: _Array, threads: int = 0, stream: int = 0
 ) -> None: ...
-def pyramid_valid(source: _Array, destination: _Array, threads: int = 0) -> None: ...
+def pyramid_valid(source: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def pyramid_base(
+    coarse: _Array, rating: _Array, base: _Array, weight: _Array, threads: int = 0, stream: int = 0
+) -> None: ...
+def pyramid_depth(
+    rating: _Array,
+    peak: _Array,
+    before: _Array,
+    place: float,
+    index: _Array,
+    index_weight: _Array,
+    total: _Array,
+    seen: _Array,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def pyramid_mean(sum: _Array, weight: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
 
 ECC_CHUNK_ROWS: int
+ECC_STATE_SIZE: int
 
 def ecc_sum_count(parameters: int) -> int: ...
+def ecc_chunk_count(height: int, width: int, row_step: int = 1, device: bool = False) -> int: ...
 def ecc(
     fixed: _Array,
     moving: _Array,
@@ -99,4 +186,87 @@ def ecc(
     mask: _Array | None = None,
     row_step: int = 1,
     threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def ecc_maximise(
+    fixed: _Array,
+    moving: _Array,
+    state: _Array,
+    motion: int,
+    most: int,
+    workspace: _Array,
+    mask: _Array | None = None,
+    begin: int = 0,
+    row_step: int = 1,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def agree_residual(
+    warped: _Array,
+    fixed: _Array,
+    gain: float,
+    offset: float,
+    destination: _Array,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def agree_mask(
+    difference: _Array, threshold: float, destination: _Array, threads: int = 0, stream: int = 0
+) -> None: ...
+def tile_gather(source: _Array, origins: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def tile_scatter(
+    tiles: _Array,
+    origins: _Array,
+    window: _Array,
+    destination: _Array,
+    weight: _Array,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def tile_divide(destination: _Array, weight: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def deform_conv_workspace(
+    input: _Array,
+    weight: _Array,
+    stride: Sequence[int] = (1, 1),
+    pad: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    offset_groups: int = 1,
+    backward: bool = False,
+) -> int: ...
+def deform_conv(
+    input: _Array,
+    weight: _Array,
+    offset: _Array,
+    mask: _Array | None,
+    bias: _Array | None,
+    output: _Array,
+    workspace: _Array,
+    stride: Sequence[int] = (1, 1),
+    pad: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    offset_groups: int = 1,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def deform_conv_backward(
+    grad_output: _Array,
+    input: _Array,
+    weight: _Array,
+    offset: _Array,
+    mask: _Array | None,
+    grad_input: _Array | None,
+    grad_offset: _Array | None,
+    grad_mask: _Array | None,
+    grad_weight: _Array | None,
+    grad_bias: _Array | None,
+    workspace: _Array,
+    stride: Sequence[int] = (1, 1),
+    pad: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    offset_groups: int = 1,
+    threads: int = 0,
+    stream: int = 0,
 ) -> None: ...

@@ -53,6 +53,21 @@ def test_views_keep_the_memory_alive_and_nothing_is_left_behind():
     assert _C.device_in_use() == before
 
 
+def test_transposed_views_are_read_where_they_lie():
+    picture = np.random.default_rng(1).random((6, 5, 3), np.float32)
+    planes = on_device(picture).transpose([2, 0, 1])
+    assert planes.shape == (3, 6, 5)
+    out = _C.DeviceArray((6, 5))
+    _C.luminance(planes, [0.2, 0.3, 0.5], out)
+    np.testing.assert_allclose(on_host(out), picture @ np.array([0.2, 0.3, 0.5]), rtol=1e-6)
+    with pytest.raises(ArgumentError, match="must be contiguous"):
+        planes.reshape([90])
+    with pytest.raises(ArgumentError, match="must be contiguous"):
+        on_host(planes)
+    with pytest.raises(ArgumentError, match="each axis once"):
+        planes.transpose([0, 0, 1])
+
+
 def test_pinned_memory_is_an_array():
     pinned = _C.PinnedArray((3, 4), "uint16")
     view = np.asarray(pinned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import cv2
@@ -140,6 +141,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"workspace": np.empty((2, 45), np.float32)}, "ecc: workspace must"),
     ({"sums": np.empty(44)}, "ecc: sums must"),
     ({"sums": np.empty((45, 1))}, "ecc: sums must"),
+    ({"workspace": np.empty((3, 2, 45))}, "ecc: workspace must have 2 dimensions, got 3"),
+    ({"fixed": np.ones((2, 20, 8), np.float32), "matrix": np.ones((3, 3, 3))}, "ecc: fixed must have size 3 on axis 0"),
+    ({"matrix": np.stack([np.eye(3)] * 2)}, "ecc: workspace must have 3 dimensions, got 2"),
+    ({"matrix": np.zeros((65536, 3, 3))}, "ecc: at most 65535 pairs, got 65536"),
     ({"mask": np.ones((20, 8))}, "ecc: mask must"),
     ({"mask": np.ones((20, 9), np.uint8)}, "ecc: mask must"),
     ({"mask": np.ones((19, 8), np.uint8)}, "ecc: mask must"),
@@ -151,6 +156,31 @@ def test_bad_arguments_say_which(change: dict[str, Any], text: str) -> None:
     arguments = {**GOOD, **change}
     with pytest.raises((ValueError, TypeError), match=text):
         _C.ecc(*arguments.values())
+
+
+@pytest.mark.parametrize("parameters", [6, 8])
+def test_pairs_of_a_batch_are_summed_like_single_ones(parameters: int) -> None:
+    fixed = np.stack([smooth((35, 70), k) for k in range(3)])
+    moving = np.stack([smooth((40, 66), 5 + k) for k in range(3)])
+    mask = (np.random.default_rng(4).random(fixed.shape) < 0.8).astype(np.uint8)
+    matrices = np.stack([matrix_of(parameters, k) for k in range(3)])
+    count, chunks = _C.ecc_sum_count(parameters), _C.ecc_chunk_count(35, 70)
+    assert chunks == 3
+    got, workspace = np.empty((3, count)), np.empty((3, chunks, count))
+    _C.ecc(fixed, moving, matrices, parameters, workspace, got, mask)
+    for k in range(3):
+        np.testing.assert_array_equal(got[k], sums(fixed[k], moving[k], matrices[k], parameters, mask[k]))
+    _C.ecc(fixed[1], moving, matrices, parameters, workspace, got, mask[2])  # one picture for all pairs
+    for k in range(3):
+        np.testing.assert_array_equal(got[k], sums(fixed[1], moving[k], matrices[k], parameters, mask[2]))
+
+
+def test_what_the_moving_picture_holds_where_nobody_looks_does_not_matter() -> None:
+    fixed, moving, matrix = smooth((40, 50), 3), smooth((40, 50), 4), np.eye(3)
+    matrix[0, 2] = 10.25
+    clean = sums(fixed, moving, matrix, 6)
+    moving[:, :10] = np.nan
+    np.testing.assert_array_equal(sums(fixed, moving, matrix, 6), clean)
 
 
 def test_count_of_sums() -> None:
@@ -202,6 +232,144 @@ def test_no_answer_where_there_is_none(kind: str) -> None:
     else:
         mask = np.zeros((64, 64), np.uint8)
     assert maximise(a, b, matrix, "similarity", 1, mask=mask) is None
+
+
+def look_alike(shape: tuple[int, int], motion: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(fixed, moving, true map): another gain, another blur, noise, and a map of the kind."""
+    large = smooth((shape[0] + 40, shape[1] + 40), seed, 2.0)
+    random = np.random.default_rng(seed)
+    true = np.eye(3)
+    true[:2, 2] = random.uniform(-2, 2, 2)
+    angle, scale = random.uniform(-0.01, 0.01), 1 + random.uniform(-0.01, 0.01)
+    if motion != "translation":
+        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        true[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    if motion in ("affine", "homography"):
+        true[:2, :2] += random.uniform(-0.005, 0.005, (2, 2))
+    if motion == "homography":
+        true[2, :2] = random.uniform(-3e-5, 3e-5, 2)
+    frame = np.array([[1, 0, 20], [0, 1, 20], [0, 0, 1.0]])
+    moved = warped(large, frame @ true @ np.linalg.inv(frame))
+    moved = 0.7 * cv2.GaussianBlur(moved, (0, 0), 0.8) + 0.1
+    noise = random.normal(size=(2, *large.shape)) * 0.004
+    pair = [
+        np.ascontiguousarray((p + n)[20:-20, 20:-20], np.float32) for p, n in zip((large, moved), noise, strict=True)
+    ]
+    return pair[0], pair[1], true
+
+
+def corners_apart(a: np.ndarray, b: np.ndarray, shape: tuple[int, int]) -> float:
+    """How far two maps send a corner apart, px."""
+    return oracle.largest_shift(np.linalg.inv(b) @ a, shape)
+
+
+MOTIONS = ("translation", "similarity", "affine", "homography")
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_loop_is_the_oracles(motion: Any, masked: bool) -> None:
+    parameters = 8 if motion == "homography" else 6
+    for seed in (1, 2, 3):
+        fixed, moving, true = look_alike((110, 150), motion, seed)
+        mask = (cv2.GaussianBlur(np.random.default_rng(seed).random(fixed.shape), (0, 0), 4) < 0.51).astype(np.uint8)
+        mask = mask if masked else None
+        at, shapes = partial(sums, fixed, moving, parameters=parameters, mask=mask), (fixed.shape, moving.shape)
+        exactly = partial(oracle.sums, fixed, moving, parameters=parameters, mask=mask)
+        fit = maximise(fixed, moving, np.eye(3), motion, 1, mask=mask)
+        want = oracle.maximise(at, shapes, np.eye(3), motion)
+        assert fit is not None and want is not None
+        assert (fit.iterations, fit.converged) == want[2:] and fit.converged
+        assert fit.correlation == pytest.approx(want[1], abs=1e-12)
+        np.testing.assert_allclose(fit.matrix, want[0], rtol=0, atol=1e-9)
+        assert corners_apart(fit.matrix, true, fixed.shape) < 0.15  # it is found, under blur and noise
+        exact = oracle.maximise(exactly, shapes, np.eye(3), motion)
+        assert exact is not None and corners_apart(fit.matrix, exact[0], fixed.shape) < 1e-3
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_the_loop_stops_like_the_oracles(motion: Any) -> None:
+    """Pairs that fit badly, starts far off, few steps: falls of the correlation, eq. 17, pictures left behind."""
+    stopped, parameters = 0, 8 if motion == "homography" else 6
+    for seed in range(12):
+        fixed, moving = smooth((60, 80), seed, 4.0), smooth((64, 76), seed // 2 + 50, 4.0)
+        start = matrix_of(6, seed)
+        start[0, 2] = 8 * (seed % 3)
+        most, at = 1 + 2 * seed, partial(sums, fixed, moving, parameters=parameters)
+        fit = maximise(fixed, moving, start, motion, 1, most=most)
+        shapes = (fixed.shape, moving.shape)
+        want = oracle.maximise(at, shapes, start, motion, most)
+        assert (fit is None) == (want is None)
+        if fit is None or want is None:
+            continue
+        stopped += not fit.converged
+        assert (fit.iterations, fit.converged) == want[2:]
+        np.testing.assert_allclose(fit.matrix, want[0], rtol=1e-6, atol=1e-6)  # chaotic far from a maximum
+    assert stopped >= 3
+
+
+def run(fixed: np.ndarray, moving: np.ndarray, state: np.ndarray, motion: int, *steps: int) -> np.ndarray:
+    """``ecc_maximise`` on a copy of ``state``, going on from call to call."""
+    batch, begin, state = state.shape[:-1], 0, state.copy()
+    chunks = _C.ecc_chunk_count(*fixed.shape[-2:])
+    workspace = np.empty((*batch, chunks, _C.ecc_sum_count(8 if motion == 3 else 6)))
+    for most in steps:
+        _C.ecc_maximise(fixed, moving, state, motion, most, workspace, begin=begin)
+        begin += most
+    return state
+
+
+def test_a_batch_is_its_pairs_and_steps_go_on() -> None:
+    for motion, name in enumerate(MOTIONS):
+        pairs = [look_alike((60, 80), name, seed) for seed in (1, 2, 3)]
+        fixed, moving = (np.stack([pair[k] for pair in pairs]) for k in (0, 1))
+        state = np.full((3, _C.ECC_STATE_SIZE), np.nan)
+        state[:, :9] = np.eye(3).ravel()
+        together = run(fixed, moving, state, motion, 40)
+        assert (together[:, 11] == together[:, 13]).all() and (together[:, 12] == 0).all()
+        for k in range(3):
+            np.testing.assert_array_equal(run(fixed[k], moving[k], state[k], motion, 40), together[k])
+            np.testing.assert_array_equal(run(fixed[k], moving[k], state[k], motion, 1, 2, 0, 37), together[k])
+
+
+WHOLE: dict[str, Any] = {
+    "fixed": np.ones((20, 8), np.float32), "moving": np.ones((20, 8), np.float32),
+    "state": np.append(np.eye(3).ravel(), np.zeros(23)), "motion": 1, "most": 3, "workspace": np.empty((2, 45)),
+    "mask": None, "begin": 0, "row_step": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"motion": 4}, "motion must be 0 .translation., 1 .similarity., 2 .affine. or 3 .homography., got 4"),
+        ({"motion": 3}, "workspace must have size 66 on axis 1, got 45"),
+        ({"most": -1}, "most must be 0 to 10000 and begin 0 or more, got -1 and 0"),
+        ({"most": 10001}, "most must be 0 to 10000 and begin 0 or more, got 10001 and 0"),
+        ({"begin": -2}, "most must be 0 to 10000 and begin 0 or more, got 3 and -2"),
+        ({"row_step": 0}, "row_step must be 1 to 16, got 0"),
+        ({"state": np.zeros(31)}, "state must have size 32 on axis 0, got 31"),
+        ({"state": np.zeros(32, np.float32)}, "state must be float64, got float32"),
+        ({"state": np.zeros((1, 1, 32))}, "state must have 1 dimensions, got 3"),
+        ({"state": np.full(32, np.nan)}, "the start of state must be finite, got nan"),
+        ({"state": np.ones(32)}, "an affine matrix must end with the row 0 0 1, got 1 1 1"),
+        ({"state": np.zeros((2, 32))}, "workspace must have 3 dimensions, got 2"),
+        ({"fixed": np.ones((2, 20, 8), np.float32)}, "fixed must have 2 dimensions, got 3"),
+        ({"mask": np.ones((20, 9), np.uint8)}, "mask must have size 8 on axis 1, got 9"),
+    ],
+)
+def test_bad_arguments_of_the_loop_say_which(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=f"ecc_maximise: {text}"):
+        _C.ecc_maximise(*{**WHOLE, **change}.values())
+
+
+def test_the_workspace_has_a_row_per_chunk() -> None:
+    assert [_C.ecc_chunk_count(h, 100) for h in (2, 16, 17)] == [1, 1, 2]
+    assert _C.ecc_chunk_count(33, 65, 1, True) == 6  # blocks of 64 columns and 16 rows
+    assert _C.ecc_chunk_count(33, 64, 2, True) == 2  # of which every second counts
+    assert _C.ecc_chunk_count(2000, 3000, 2, True) == 47 * 11  # and of more rows where there are many
+    with pytest.raises(ValueError, match="ecc_chunk_count: height and width must be 2 or more, row_step 1 or more"):
+        _C.ecc_chunk_count(1, 5)
 
 
 def test_trimming_ignores_what_moves_on_its_own() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pyfocus import _C
-from pyfocus.errors import ArgumentError, PyfocusError
+from pyfocus.errors import ArgumentError, PyfocusError, ResourceError
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM = np.random.default_rng(11)
@@ -76,13 +76,13 @@ def steps(threads: int) -> tuple[np.ndarray, ...]:
 def fold(threads: int) -> tuple[np.ndarray, ...]:
     low = np.empty(LOW, np.uint8)
     _C.pyramid_valid(MASK, low)
-    rating, peak, before = RATING.copy(), BEFORE.copy(), np.empty(LOW, np.float32)
+    rating, peak, before = np.empty(LOW, np.float32), np.empty(LOW, np.float32), BEFORE
     numerator, denominator = PLANES.copy(), PLANES[0].copy()
-    _C.pyramid_rate(rating, COARSE, low, 0.1, 0.01, peak, before, threads=threads)
+    _C.pyramid_rate(RATING, COARSE, low, 0.1, 0.01, before, rating, peak, threads=threads)
     _C.pyramid_fold(PLANES, COARSE, rating, before, peak, 6, numerator, denominator, threads=threads)
     out = np.empty_like(numerator)
     _C.pyramid_collapse(numerator, denominator, COARSE, out, threads=threads)
-    return rating, peak, before, numerator, denominator, out
+    return rating, peak, numerator, denominator, out
 
 
 OPS: dict[str, Callable[[int], tuple[np.ndarray, ...]]] = {
@@ -256,12 +256,23 @@ class Elsewhere:
 
 
 def test_arrays_on_other_devices_are_named():
-    with pytest.raises(ArgumentError, match="pyramid_down: source must be in CPU memory, got a CUDA array"):
+    with pytest.raises(ArgumentError, match="pyramid_down: destination must be on the device of the first array"):
         shrink(Elsewhere(2, (4, 4)))
-    with pytest.raises(ArgumentError, match="warp: source must be in CPU memory, got a CUDA array"):
+    with pytest.raises(ArgumentError, match="warp: destination must be on the device of the first array"):
         _C.warp(Elsewhere(2, (1, 4, 4)), np.eye(3)[None], np.empty((1, 4, 4), np.float32))
     with pytest.raises(ValueError, match="expected an array in CPU or CUDA memory"):
         shrink(Elsewhere(8, (4, 4)))  # Metal
+
+
+@pytest.mark.skipif(_C.device_archs() != "", reason="this build has CUDA")
+def test_a_build_without_cuda_says_so():
+    there = Elsewhere(2, (1, 4, 4))
+    for name, call in (
+        ("warp", lambda: _C.warp(there, np.eye(3)[None], there)),
+        ("thin", lambda: _C.thin(there, 1, 1, there)),
+    ):
+        with pytest.raises(ResourceError, match=f"{name}: this build has no CUDA"):
+            call()
 
 
 # --- outputs -----------------------------------------------------------
@@ -289,12 +300,8 @@ def frozen(shape: tuple[int, ...], dtype: type = np.float32) -> np.ndarray:
         (lambda: _C.pyramid_smooth(PLANES, frozen((3, H, W))), "pyramid_smooth: destination"),
         (lambda: _C.pyramid_energy(PLANES, COARSE, frozen(LOW)), "pyramid_energy: energy"),
         (lambda: _C.pyramid_valid(MASK, frozen(LOW, np.uint8)), "pyramid_valid: destination"),
-        (lambda: _C.pyramid_rate(frozen(LOW), COARSE, None, 0, 0, RATING, BEFORE), "pyramid_rate: rating"),
-        (lambda: _C.pyramid_rate(RATING.copy(), COARSE, None, 0, 0, frozen(LOW), BEFORE), "pyramid_rate: peak"),
-        (
-            lambda: _C.pyramid_rate(RATING.copy(), COARSE, None, 0, 0, RATING.copy(), frozen(LOW)),
-            "pyramid_rate: before",
-        ),
+        (lambda: _C.pyramid_rate(RATING, COARSE, None, 0, 0, BEFORE, frozen(LOW), RATING), "pyramid_rate: rating"),
+        (lambda: _C.pyramid_rate(RATING, COARSE, None, 0, 0, BEFORE, RATING.copy(), frozen(LOW)), "pyramid_rate: peak"),
         (
             lambda: _C.pyramid_fold(PLANES, COARSE, RATING, RATING, RATING, 4, frozen((3, H, W)), PLANES[0].copy()),
             "pyramid_fold: numerator",

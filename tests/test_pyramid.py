@@ -56,11 +56,13 @@ def test_down_up_and_smooth_are_the_formulas(size, planes):
 def test_add_and_gain():
     fine, coarse = noise((2, 40, 51)), noise((2, 20, 26), 1)
     out = coarse.copy()
-    _C.pyramid_down(fine, out, add=True)
+    _C.pyramid_down(fine, out, add=out)
     np.testing.assert_allclose(out, coarse + reference.down(fine), **CLOSE)
+    np.testing.assert_array_equal(down(fine, add=coarse), out)
     out = fine.copy()
-    _C.pyramid_up(coarse, out, 0.25, add=True)
+    _C.pyramid_up(coarse, out, 0.25, add=out)
     np.testing.assert_allclose(out, fine + 0.25 * reference.up(coarse, (40, 51)), **CLOSE)
+    np.testing.assert_array_equal(up(coarse, (40, 51), gain=0.25, add=fine), out)
     np.testing.assert_allclose(
         up(coarse, (40, 51), gain=-3.0), -3 * reference.up(coarse, (40, 51)), rtol=1e-6, atol=3e-6
     )
@@ -76,6 +78,18 @@ def test_energy_is_the_formula(size, planes):
 
 
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("planes", [1, 3])
+def test_measure_is_down_and_energy(size, planes):
+    fine = noise((planes, *size))
+    coarse, energy = np.empty((planes, *low(size)), np.float32), np.empty(low(size), np.float32)
+    _C.pyramid_measure(fine, coarse, energy)
+    np.testing.assert_array_equal(coarse, down(fine))
+    want = np.empty_like(energy)
+    _C.pyramid_energy(fine, coarse, want)
+    np.testing.assert_array_equal(energy, want)
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_valid_is_the_formula(size):
     valid = (np.random.default_rng(2).random(size) > 0.04).astype(np.uint8)
     out = np.empty(low(size), np.uint8)
@@ -84,16 +98,47 @@ def test_valid_is_the_formula(size):
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_rate_is_the_formula(masked):
-    rating, peak, coarse = np.abs(noise((35, 41))), np.abs(noise((35, 41), 1)), noise((3, 35, 41), 2)
-    valid = (np.random.default_rng(3).random((35, 41)) > 0.3).astype(np.uint8) if masked else None
-    want = rating + 0.5 * np.maximum(coarse.mean(axis=0, dtype=float), 0) + 0.01
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (35, 41), (3, 530)])
+def test_rate_is_the_formula(size, masked, pooled):
+    energy, before, coarse = np.abs(noise(size)), np.abs(noise(size, 1)), noise((3, *size), 2)
+    valid = (np.random.default_rng(3).random(size) > 0.3).astype(np.uint8) if masked else None
+    coarser = np.abs(noise(low(size), 4)) if pooled else None
+    want = energy + 0.5 * np.maximum(coarse.mean(axis=0, dtype=float), 0) + 0.01
+    want = want + 0.1 * reference.up(coarser, size) if pooled else want
     want = want * valid if masked else want
-    rate, top, before = rating.copy(), peak.copy(), np.empty_like(peak)
-    _C.pyramid_rate(rate, coarse, valid, 0.5, 0.01, top, before)
+    rate, top = np.empty_like(energy), np.empty_like(energy)
+    _C.pyramid_rate(energy, coarse, valid, 0.5, 0.01, before, rate, top, coarser, 0.1)
     np.testing.assert_allclose(rate, want, **CLOSE)
-    np.testing.assert_array_equal(before, peak)
-    np.testing.assert_array_equal(top, np.maximum(peak, rate))
+    np.testing.assert_array_equal(top, np.maximum(before, rate))
+    _C.pyramid_rate(energy, coarse, valid, 0.5, 0.01, before, energy, top, coarser, 0.1)  # in place
+    np.testing.assert_array_equal(energy, rate)
+
+
+def test_base_and_mean_are_the_formulas():
+    coarse, rating = noise((3, 33, 41)), np.abs(noise((33, 41), 1))
+    rating[:5] = 0  # nothing seen: the light keeps a weight of 1e-12
+    base, weight = np.zeros_like(coarse), np.zeros_like(rating)
+    for _ in range(2):
+        _C.pyramid_base(coarse, rating, base, weight)
+    np.testing.assert_allclose(weight, 2 * (rating + 1e-12), rtol=1e-6)
+    np.testing.assert_allclose(base, 2 * (rating + 1e-12) * coarse.astype(float), rtol=1e-6)
+    _C.pyramid_mean(base, weight, base)
+    np.testing.assert_allclose(base, coarse, rtol=1e-6)
+
+
+def test_depth_is_the_formula():
+    rating, before = np.abs(noise((33, 41))), np.abs(noise((33, 41), 1))
+    rating[3:5], before[4:6] = 0, 0
+    peak = np.maximum(rating, before)
+    index, weight = noise((33, 41), 2), np.abs(noise((33, 41), 3))
+    total, seen = np.abs(noise((33, 41), 4)), np.full((33, 41), 2, np.int32)
+    top = np.maximum(peak, 1e-30).astype(float)
+    now, keep = (rating / top) ** 8, (before / top) ** 8
+    want = index * keep + 2.5 * now, weight * keep + now, total + rating, seen + (rating > 0)
+    _C.pyramid_depth(rating, peak, before, 2.5, index, weight, total, seen)
+    for got, expected in zip((index, weight, total, seen), want, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=3e-6, atol=1e-6)  # worst 4.8e-7
 
 
 @pytest.mark.parametrize("power", [1, 2, 4, 6, 8])
@@ -209,6 +254,15 @@ F = np.zeros
         ("valid", (F((8, 8), "u1"), F((4, 4), "f4")), "destination must be uint8, got float32"),
         ("valid", (F((8, 8), "f4"), F((4, 4), "u1")), "source must be uint8, got float32"),
         ("valid", (F((8, 8), "u1"), F((3, 4), "u1")), r"destination must be 1 plane\(s\) of 4 x 4"),
+        (
+            "down",
+            (F((8, 8), "f4"), F((4, 4), "f4"), F((4, 5), "f4")),
+            r"add must be 1 plane\(s\) of 4 x 4, got 1 of 4 x 5",
+        ),
+        ("measure", (F((1, 8, 8), "f4"), F((1, 4, 5), "f4"), F((4, 4), "f4")), r"coarse must be 1 plane\(s\) of 4 x 4"),
+        ("base", (F((3, 4, 4), "f4"), F((4, 5), "f4"), F((3, 4, 4), "f4"), F((4, 4), "f4")), "rating must be"),
+        ("mean", (F((3, 4, 4), "f4"), F((4, 4), "f4"), F((2, 4, 4), "f4")), r"destination must be 3 plane\(s\)"),
+        ("depth", (*[F((4, 4), "f4")] * 3, 0.0, *[F((4, 4), "f4")] * 4), "seen must be int32, got float32"),
         ("collapse", (F((1, 8, 8), "f4"), F((8, 7), "f4"), F((1, 4, 4), "f4"), F((1, 8, 8), "f4")), "denominator must"),
     ],
 )
@@ -226,8 +280,10 @@ def test_smooth_refuses_to_work_in_place():
 def test_wrong_values_are_named():
     small, fine = F((4, 4), "f4"), F((1, 8, 8), "f4")
     with pytest.raises(ValueError, match="pyramid_rate: slope and floor must not be negative, got -1 and 0"):
-        _C.pyramid_rate(small, small[None], None, -1.0, 0.0, small.copy(), small.copy())
+        _C.pyramid_rate(small, small[None], None, -1.0, 0.0, small, small.copy(), small.copy())
     with pytest.raises(ValueError, match="pyramid_fold: power must be 1, 2, 4, 6 or 8, got 3"):
         _C.pyramid_fold(fine, small[None], small, small, small, 3, fine.copy(), fine[0].copy())
     with pytest.raises(ValueError, match="pyramid_rate: valid must be uint8"):
-        _C.pyramid_rate(small, small[None], small, 0.0, 0.0, small.copy(), small.copy())
+        _C.pyramid_rate(small, small[None], small, 0.0, 0.0, small, small.copy(), small.copy())
+    with pytest.raises(ValueError, match=r"pyramid_rate: coarser must be 1 plane\(s\) of 2 x 2"):
+        _C.pyramid_rate(small, small[None], None, 0.0, 0.0, small, small.copy(), small.copy(), small)

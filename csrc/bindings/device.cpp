@@ -15,19 +15,19 @@ py::capsule dlpack(const DeviceArray& array) {
   struct Managed {
     DLManagedTensor tensor;
     std::shared_ptr<void> memory;
-    int64_t shape[Tensor::kMaxDims];
+    int64_t shape[Tensor::kMaxDims], stride[Tensor::kMaxDims];
   };
   auto* managed = new Managed;
   const Tensor& view = array.view();
   managed->memory = array.memory();
-  for (int i = 0; i < view.ndim; ++i) managed->shape[i] = view.shape[i];
+  for (int i = 0; i < view.ndim; ++i) managed->shape[i] = view.shape[i], managed->stride[i] = view.stride[i];
   DLTensor& t = managed->tensor.dl_tensor;
   t.data = view.data;
   t.device = {kDLCUDA, view.device_index};
   t.ndim = view.ndim;
   t.dtype = dlpack_type(view.dtype);
   t.shape = managed->shape;
-  t.strides = nullptr;
+  t.strides = managed->stride;
   t.byte_offset = 0;
   managed->tensor.manager_ctx = managed;
   managed->tensor.deleter = [](DLManagedTensor* self) { delete static_cast<Managed*>(self->manager_ctx); };
@@ -133,6 +133,7 @@ void bind_arrays(py::module_& m) {
                              [](const DeviceArray& a) { return a.view().count() * dtype_size(a.view().dtype); })
       .def_property_readonly("device", [](const DeviceArray& a) { return a.view().device_index; })
       .def("reshape", &DeviceArray::reshape, py::arg("shape"), "The same memory as another shape.")
+      .def("transpose", &DeviceArray::transpose, py::arg("order"), "The same memory with its axes in another order.")
       .def("part", &DeviceArray::part, py::arg("start"), py::arg("stop"),
            "Rows start to stop of the first axis, a view.")
       .def("__dlpack_device__",

@@ -42,11 +42,28 @@ class DeviceArray {
   const std::shared_ptr<void>& memory() const { return memory_; }
 
   std::shared_ptr<DeviceArray> reshape(const std::vector<int64_t>& shape) const {
+    check_contiguous("DeviceArray.reshape", "the array", view_);
     auto other = std::make_shared<DeviceArray>(*this);
     other->set_shape(shape);
     PYFOCUS_CHECK(other->view_.count() == view_.count(),
                   "DeviceArray.reshape: shape must have as many elements as before, %lld, got %lld",
                   static_cast<long long>(view_.count()), static_cast<long long>(other->view_.count()));
+    return other;
+  }
+
+  // The same memory with its axes in another order.
+  std::shared_ptr<DeviceArray> transpose(const std::vector<int>& order) const {
+    PYFOCUS_CHECK(static_cast<int>(order.size()) == view_.ndim,
+                  "DeviceArray.transpose: order must have %d axes, got %zu", view_.ndim, order.size());
+    auto other = std::make_shared<DeviceArray>(*this);
+    unsigned seen = 0;
+    for (int i = 0; i < view_.ndim; ++i) {
+      const int axis = order[static_cast<size_t>(i)];
+      PYFOCUS_CHECK(axis >= 0 && axis < view_.ndim && !(seen >> axis & 1u),
+                    "DeviceArray.transpose: order must name each axis once, got %d", axis);
+      seen |= 1u << axis;
+      other->view_.shape[i] = view_.shape[axis], other->view_.stride[i] = view_.stride[axis];
+    }
     return other;
   }
 

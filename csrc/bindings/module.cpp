@@ -52,4 +52,5 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   bind_pyramid(m);
   bind_ecc(m);
   bind_deform_conv(m);
+  bind_tile(m);
 }

@@ -1,4 +1,4 @@
-// Bindings of the ops that read planes where they lie: warp, luminance, demosaic, unpack.
+// Bindings of the ops that read planes where they lie: warp, luminance, demosaic, unpack, thin.
 #include <array>
 #include <vector>
 
@@ -6,6 +6,7 @@
 #include "bindings.h"
 #include "demosaic.h"
 #include "luminance.h"
+#include "thin.h"
 #include "unpack.h"
 #include "warp.h"
 
@@ -46,8 +47,8 @@ void bind_planes(py::module_& m) {
   m.def(
       "warp",
       [](const py::object& source, const py::object& matrices, const py::object& destination, const py::object& valid,
-         int interpolation, bool root, bool square, const Offsets& mosaic, const py::object& table, const Values& scale,
-         const Values& offset, int threads, uintptr_t stream) {
+         int interpolation, bool root, bool square, bool narrow, const Offsets& mosaic, const py::object& table,
+         const Values& scale, const Values& offset, int threads, uintptr_t stream) {
         const Array from(source), maps(matrices), to(destination);
         const auto seen = optional_array(valid), counts = optional_array(table);
         PYFOCUS_CHECK(interpolation >= 0 && interpolation <= 2, "warp: interpolation must be 0, 1 or 2, got %d",
@@ -56,12 +57,12 @@ void bind_planes(py::module_& m) {
         const Execution on = execution(threads, stream, from);
         const py::gil_scoped_release release;
         warp(planes, maps.view, to.view, seen ? &seen->view : nullptr, static_cast<Interpolation>(interpolation), root,
-             square, on);
+             square, narrow, on);
       },
       py::arg("source"), py::arg("matrices"), py::arg("destination"), py::arg("valid") = py::none(),
-      py::arg("interpolation") = 1, py::arg("root") = false, py::arg("square") = false, py::arg("mosaic") = py::none(),
-      py::arg("table") = py::none(), py::arg("scale") = py::none(), py::arg("offset") = py::none(),
-      py::arg("threads") = 0, py::arg("stream") = 0,
+      py::arg("interpolation") = 1, py::arg("root") = false, py::arg("square") = false, py::arg("narrow") = false,
+      py::arg("mosaic") = py::none(), py::arg("table") = py::none(), py::arg("scale") = py::none(),
+      py::arg("offset") = py::none(), py::arg("threads") = 0, py::arg("stream") = 0,
       "Resample 1 to 4 planes (uint8, uint16, float32) through a (C, 3, 3) float64 map from destination to source "
       "pixels.");
   m.def(
@@ -110,6 +111,17 @@ void bind_planes(py::module_& m) {
       py::arg("source"), py::arg("destination"), py::arg("scale"), py::arg("offset"), py::arg("srgb") = false,
       py::arg("mosaic") = py::none(), py::arg("threads") = 0, py::arg("stream") = 0,
       "Planes of linear light to a uint8 or uint16 array, interleaved or mosaic.");
+  m.def(
+      "thin",
+      [](const py::object& source, int64_t step_y, int64_t step_x, const py::object& destination, int threads,
+         uintptr_t stream) {
+        const Array from(source), to(destination);
+        const Execution on = execution(threads, stream, from);
+        const py::gil_scoped_release release;
+        thin(from.view, step_y, step_x, to.view, on);
+      },
+      py::arg("source"), py::arg("step_y"), py::arg("step_x"), py::arg("destination"), py::arg("threads") = 0,
+      py::arg("stream") = 0, "Every step-th pixel of every step-th row of uint8 or float32 planes.");
 }
 
 }  // namespace pyfocus

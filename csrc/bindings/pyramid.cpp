@@ -6,27 +6,74 @@
 
 namespace pyfocus {
 
+namespace {
+
+// What is left of a frame below the last level, and which frame was sharpest.
+void bind_sums(py::module_& m) {
+  m.def(
+      "pyramid_base",
+      [](const py::object& coarse, const py::object& rating, const py::object& base, const py::object& weight,
+         int threads, uintptr_t stream) {
+        const Array from(coarse), rate(rating), sum(base), total(weight);
+        const Execution on = execution(threads, stream, from);
+        const py::gil_scoped_release release;
+        pyramid_base(from.view, rate.view, sum.view, total.view, on);
+      },
+      py::arg("coarse"), py::arg("rating"), py::arg("base"), py::arg("weight"), py::arg("threads") = 0,
+      py::arg("stream") = 0, "Add the last level's light, weighted by its rating.");
+  m.def(
+      "pyramid_depth",
+      [](const py::object& rating, const py::object& peak, const py::object& before, float place,
+         const py::object& index, const py::object& index_weight, const py::object& total, const py::object& seen,
+         int threads, uintptr_t stream) {
+        const Array rate(rating), top(peak), old(before), sum(index), weight(index_weight), all(total), count(seen);
+        const Execution on = execution(threads, stream, rate);
+        const py::gil_scoped_release release;
+        pyramid_depth(rate.view, top.view, old.view, place, sum.view, weight.view, all.view, count.view, on);
+      },
+      py::arg("rating"), py::arg("peak"), py::arg("before"), py::arg("place"), py::arg("index"),
+      py::arg("index_weight"), py::arg("total"), py::arg("seen"), py::arg("threads") = 0, py::arg("stream") = 0,
+      "Fold one frame's place into the depth index.");
+  m.def(
+      "pyramid_mean",
+      [](const py::object& sum, const py::object& weight, const py::object& destination, int threads,
+         uintptr_t stream) {
+        const Array from(sum), total(weight), to(destination);
+        const Execution on = execution(threads, stream, from);
+        const py::gil_scoped_release release;
+        pyramid_mean(from.view, total.view, to.view, on);
+      },
+      py::arg("sum"), py::arg("weight"), py::arg("destination"), py::arg("threads") = 0, py::arg("stream") = 0,
+      "Weighted sums divided by their weights.");
+}
+
+}  // namespace
+
 void bind_pyramid(py::module_& m) {
   m.def(
       "pyramid_down",
-      [](const py::object& source, const py::object& destination, bool add, int threads, uintptr_t stream) {
+      [](const py::object& source, const py::object& destination, const py::object& add, int threads,
+         uintptr_t stream) {
         const Array from(source), to(destination);
+        const auto plus = optional_array(add);
         const Execution on = execution(threads, stream, from);
         const py::gil_scoped_release release;
-        pyramid_down(from.view, to.view, add, on);
+        pyramid_down(from.view, to.view, plus ? &plus->view : nullptr, on);
       },
-      py::arg("source"), py::arg("destination"), py::arg("add") = false, py::arg("threads") = 0, py::arg("stream") = 0,
-      "Next coarser Gaussian level.");
+      py::arg("source"), py::arg("destination"), py::arg("add") = py::none(), py::arg("threads") = 0,
+      py::arg("stream") = 0, "Next coarser Gaussian level.");
   m.def(
       "pyramid_up",
-      [](const py::object& source, const py::object& destination, float gain, bool add, int threads, uintptr_t stream) {
+      [](const py::object& source, const py::object& destination, float gain, const py::object& add, int threads,
+         uintptr_t stream) {
         const Array from(source), to(destination);
+        const auto plus = optional_array(add);
         const Execution on = execution(threads, stream, from);
         const py::gil_scoped_release release;
-        pyramid_up(from.view, to.view, gain, add, on);
+        pyramid_up(from.view, to.view, gain, plus ? &plus->view : nullptr, on);
       },
-      py::arg("source"), py::arg("destination"), py::arg("gain") = 1.0f, py::arg("add") = false, py::arg("threads") = 0,
-      py::arg("stream") = 0, "Coarse level interpolated to the finer grid.");
+      py::arg("source"), py::arg("destination"), py::arg("gain") = 1.0f, py::arg("add") = py::none(),
+      py::arg("threads") = 0, py::arg("stream") = 0, "Coarse level interpolated to the finer grid.");
   m.def(
       "pyramid_smooth",
       [](const py::object& source, const py::object& destination, int threads, uintptr_t stream) {
@@ -48,18 +95,30 @@ void bind_pyramid(py::module_& m) {
       py::arg("fine"), py::arg("coarse"), py::arg("energy"), py::arg("threads") = 0, py::arg("stream") = 0,
       "Mean squared detail of a level, pooled to the coarser grid.");
   m.def(
-      "pyramid_rate",
-      [](const py::object& rating, const py::object& coarse, const py::object& valid, float slope, float floor,
-         const py::object& peak, const py::object& before, int threads, uintptr_t stream) {
-        const Array rate(rating), below(coarse), top(peak), old(before);
-        const auto seen = optional_array(valid);
-        const Execution on = execution(threads, stream, rate);
+      "pyramid_measure",
+      [](const py::object& fine, const py::object& coarse, const py::object& energy, int threads, uintptr_t stream) {
+        const Array from(fine), below(coarse), to(energy);
+        const Execution on = execution(threads, stream, from);
         const py::gil_scoped_release release;
-        pyramid_rate(rate.view, below.view, seen ? &seen->view : nullptr, slope, floor, top.view, old.view, on);
+        pyramid_measure(from.view, below.view, to.view, on);
       },
-      py::arg("rating"), py::arg("coarse"), py::arg("valid"), py::arg("slope"), py::arg("floor"), py::arg("peak"),
-      py::arg("before"), py::arg("threads") = 0, py::arg("stream") = 0,
-      "Add the noise floor, apply the mask, update the running maximum.");
+      py::arg("fine"), py::arg("coarse"), py::arg("energy"), py::arg("threads") = 0, py::arg("stream") = 0,
+      "Next coarser Gaussian level, and the energy of what it lacks.");
+  m.def(
+      "pyramid_rate",
+      [](const py::object& energy, const py::object& coarse, const py::object& valid, float slope, float floor,
+         const py::object& before, const py::object& rating, const py::object& peak, const py::object& coarser,
+         float gain, int threads, uintptr_t stream) {
+        const Array from(energy), below(coarse), old(before), rate(rating), top(peak);
+        const auto seen = optional_array(valid), lower = optional_array(coarser);
+        const Execution on = execution(threads, stream, from);
+        const py::gil_scoped_release release;
+        pyramid_rate(from.view, below.view, seen ? &seen->view : nullptr, slope, floor, old.view, rate.view, top.view,
+                     lower ? &lower->view : nullptr, gain, on);
+      },
+      py::arg("energy"), py::arg("coarse"), py::arg("valid"), py::arg("slope"), py::arg("floor"), py::arg("before"),
+      py::arg("rating"), py::arg("peak"), py::arg("coarser") = py::none(), py::arg("gain") = 0.0f,
+      py::arg("threads") = 0, py::arg("stream") = 0, "Energy and noise floor, the mask, and the running maximum.");
   m.def(
       "pyramid_fold",
       [](const py::object& fine, const py::object& coarse, const py::object& rating, const py::object& before,
@@ -95,6 +154,7 @@ void bind_pyramid(py::module_& m) {
       },
       py::arg("source"), py::arg("destination"), py::arg("threads") = 0, py::arg("stream") = 0,
       "Validity on the coarser grid: all 5 x 5 pixels below.");
+  bind_sums(m);
 }
 
 }  // namespace pyfocus

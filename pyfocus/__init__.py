@@ -32,7 +32,8 @@ from .fuse import Average, Fused, Fuser
 from .io import read_burst, write_depth, write_dng, write_image
 from .laplacian import Laplacian
 from .register import Registration, register
-from .stack import Stacked, Stacker, stack
+from .stack import stack
+from .stacker import Stacked, Stacker
 from .warp import warp
 
 __all__ = [

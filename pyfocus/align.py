@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _C
 from .affine import Matrix, at_pitch
+from .arrays import HOST, AnyArray, Arrays
 from .burst import Frame
 from .ecc import Fit, Image, Motion, at_level, maximise, trimmed
 from .planes import luminance, planes_of
@@ -20,6 +21,7 @@ _FINEST_PX = 1.6e6  # pixels of the finest level: within 0.04 px of a 12 MP fram
 _COARSEST_PX = 40  # shorter side of the coarsest level
 _START_PX = 160  # shorter side of the level at which starts are compared
 _SCALES = (0.91, 0.93, 0.95, 0.97, 0.985, 1.015, 1.03, 1.05, 1.07, 1.09)
+_SEARCHED_ON_HOST = 2  # levels from here on, too small to be worth a device's while
 _FOLLOWED = 3  # starts that are refined beyond the coarsest level
 _SURE = 0.97  # a guess that correlates like this needs no phase correlation
 _CERTAIN = 0.85  # a start that correlates like this needs no wider search
@@ -33,12 +35,19 @@ _MOST_SCALE, _MOST_SHIFT = 0.15, 0.30  # between neighbours: change of scale, an
 class Luma:
     """A frame as registration sees it: smoothed square-root luminance at falling sizes, finest first.
 
-    ``factor``: frame pixels per pixel of the finest level; ``size`` (h, w) of the frame.
+    ``levels`` lie where the frame does; ``small`` are the same from ``first_small`` on, in the host's memory, where the
+    coarse search is done. ``factor``: frame pixels per pixel of the finest level; ``size`` (h, w) of the frame.
     """
 
-    levels: list[Image]
+    levels: list[AnyArray]
     factor: int
     size: tuple[int, int]
+    first_small: int
+    small: list[Image]
+
+    def on_host(self, level: int) -> Image:
+        """A coarse level in the host's memory."""
+        return self.small[level - self.first_small]
 
 
 @dataclass(frozen=True)
@@ -52,42 +61,56 @@ class Pair:
     good: bool
 
 
-def luminance_of(frame: Frame, *, threads: int = 0) -> Luma:
-    """The levels of a frame, about 1.4 x 12 MB at most whatever its size."""
-    planes = planes_of(frame)
+def luminance_of(frame: Frame, *, threads: int = 0, arrays: Arrays = HOST) -> Luma:
+    """The levels of a frame, about 1.4 x 12 MB at most whatever its size. ``arrays``: where the frame lies."""
+    planes = planes_of(frame, arrays=arrays)
     height, width = planes.size(frame.size)
     factor = max(1, int(np.ceil(np.sqrt(height * width / _FINEST_PX))))
     factor = min(factor, max(1, min(height, width) // 16), 64)
-    first = luminance(frame, factor, threads=threads)
-    level = np.empty_like(first)
-    _C.pyramid_smooth(first, level, threads=threads)  # twice: bilinear samples then keep their contrast everywhere,
-    _C.pyramid_smooth(level, first, threads=threads)  # and a slightly sharper neighbour looks more alike
+    first = luminance(frame, factor, threads=threads, arrays=arrays)
+    level, how = arrays.empty(first.shape), {"threads": threads, "stream": arrays.stream}
+    _C.pyramid_smooth(first, level, **how)  # twice: bilinear samples then keep their contrast everywhere,
+    _C.pyramid_smooth(level, first, **how)  # and a slightly sharper neighbour looks more alike
     level = first
     levels = [level]
     while min(level.shape) >= 2 * _COARSEST_PX:
-        smaller = np.empty(((level.shape[0] + 1) // 2, (level.shape[1] + 1) // 2), np.float32)
-        _C.pyramid_down(level, smaller, threads=threads)
+        smaller = arrays.empty(((level.shape[0] + 1) // 2, (level.shape[1] + 1) // 2))
+        _C.pyramid_down(level, smaller, **how)
         levels.append(smaller)
         level = smaller
-    return Luma(levels, factor * planes.step, frame.size)
+    first_small = min(_SEARCHED_ON_HOST, _start_level(levels)) if arrays.is_device else 0
+    small = [arrays.to_host(level) for level in levels[first_small:]]
+    return Luma(levels, factor * planes.step, frame.size, first_small, small)
+
+
+def _start_level(levels: list[AnyArray]) -> int:
+    """The level at which starts are compared."""
+    start = len(levels) - 1
+    while start > 0 and min(levels[start].shape) < _START_PX:
+        start -= 1
+    return start
 
 
 def align_pair(
-    fixed: Luma, moving: Luma, motion: Motion = "similarity", *, predicted: Matrix | None = None, threads: int = 0
+    fixed: Luma,
+    moving: Luma,
+    motion: Motion = "similarity",
+    *,
+    predicted: Matrix | None = None,
+    threads: int = 0,
+    arrays: Arrays = HOST,
 ) -> Pair:
     """Register ``moving`` to ``fixed``. ``predicted``: a guess of the map, such as the motion of the frame before.
 
     Never raises for what the pictures show: a pair that does not fit has ``good`` False and its correlation.
     """
     depth = min(len(fixed.levels), len(moving.levels))
-    start = depth - 1
-    while start > 0 and min(fixed.levels[start].shape) < _START_PX:
-        start -= 1
+    start = _start_level(fixed.levels[:depth])
     first: Motion = "translation" if motion == "translation" else "similarity"
     guesses = [np.eye(3)]
     if predicted is not None:
         guesses.append(_without_perspective(at_pitch(predicted, fixed.factor * 2.0**start)))
-    a, b = fixed.levels[start], moving.levels[start]
+    a, b = fixed.on_host(start), moving.on_host(start)
     if min(*a.shape, *b.shape) < 2 or not (np.ptp(a) > 1e-4 and np.ptp(b) > 1e-4):
         return Pair(np.eye(3), 0.0, 0, False, False)
     found = _best_start(fixed, moving, start, depth, guesses, first, threads)
@@ -100,16 +123,25 @@ def align_pair(
         found = max(found, other, key=lambda f: f.correlation)
     if not _detail_correlation(a, b, found.matrix, threads) >= _LOWEST_DETAIL:
         return Pair(np.eye(3), max(found.correlation, 0.0), found.iterations, False, False)
+    return _refine(fixed, moving, start, found, (first, motion), threads, arrays)
+
+
+def _refine(
+    fixed: Luma, moving: Luma, start: int, found: Fit, motions: tuple[Motion, Motion], threads: int, arrays: Arrays
+) -> Pair:
+    """The fit of level ``start`` followed to the finest; by the first motion, on the two finest by the second."""
     matrix, iterations, converged, correlation = found.matrix, found.iterations, False, found.correlation
     for level in range(start, -1, -1):
-        model: Motion = motion if level <= 1 else first
+        model = motions[level <= 1]
+        there = arrays if level <= 1 else HOST
         step: Fit | None = Fit(matrix, correlation, 0, False)
         if level > 0 or start == 0:
-            step = maximise(fixed.levels[level], moving.levels[level], matrix, model, threads)
+            a, b = (luma.on_host(level) if there is HOST else luma.levels[level] for luma in (fixed, moving))
+            step = maximise(a, b, matrix, model, threads, arrays=there)
         if step is None:
             break
         if level <= 1 and step.correlation >= _LOWEST:
-            step = trimmed((fixed.levels, moving.levels), level, step, model, threads)
+            step = trimmed((fixed.levels, moving.levels), level, step, model, threads, arrays=arrays)
         matrix, correlation, converged = step.matrix, step.correlation, step.converged
         iterations += step.iterations
         if level > 0:
@@ -127,13 +159,13 @@ def _best_start(
     tried: list[Fit] = []
     for guess in guesses:
         here = at_level(guess, coarse - start)
-        fit = maximise(fixed.levels[coarse], moving.levels[coarse], here, model, threads, most=25)
+        fit = maximise(fixed.on_host(coarse), moving.on_host(coarse), here, model, threads, most=25)
         if fit is not None:
             tried.append(replace(fit, matrix=at_level(fit.matrix, start - coarse)))
     tried = sorted(tried, key=lambda f: -f.correlation)[:_FOLLOWED]
     best = Fit(np.eye(3), -1.0, 0, False)
     for rough in tried:
-        fit = maximise(fixed.levels[start], moving.levels[start], rough.matrix, model, threads, most=25)
+        fit = maximise(fixed.on_host(start), moving.on_host(start), rough.matrix, model, threads, most=25)
         if fit is not None and fit.correlation > best.correlation:
             best = replace(fit, iterations=rough.iterations + fit.iterations)
     return best

@@ -18,9 +18,10 @@ Mask = npt.NDArray[np.uint8]
 class Fused:
     """What a fuser makes of a burst.
 
-    ``image``: planes (C, H, W) float32, linear light. ``depth``: (H, W) float32, the index of the sharpest frame,
-    0 = first, between frames where the burst shows it, or None. ``confidence``: (H, W) float32 in [0, 1], how much
-    the sharpest frame stands out, or None.
+    ``image``: planes (C, H, W) float32, linear light, where the fuser works (a device array for a fuser on a device);
+    the maps are on the host. ``depth``: (H, W) float32, the index of the sharpest frame, 0 = first, between frames
+    where the burst shows it, or None. ``confidence``: (H, W) float32 in [0, 1], how much the sharpest frame stands
+    out, or None.
     """
 
     image: Planes
@@ -59,12 +60,12 @@ class _Folding:
         name = type(self).__name__
         if self._finished:
             raise ArgumentError(f"{name}.push: the result was already taken with finish(); make a new {name}")
-        if planes.ndim != 3 or planes.dtype != np.float32 or not 1 <= planes.shape[0] <= 4:
+        if planes.ndim != 3 or np.dtype(planes.dtype) != np.float32 or not 1 <= planes.shape[0] <= 4:
             raise ArgumentError(f"{name}.push: planes must be (1..4, H, W) float32, got {planes.shape} {planes.dtype}")
         first = self._shape is None
         if not first and planes.shape != self._shape:
             raise BurstError(f"{name}.push: frame {self.frames} is {planes.shape}, the first was {self._shape}")
-        if valid is not None and (valid.shape != planes.shape[1:] or valid.dtype != np.uint8):
+        if valid is not None and (valid.shape != planes.shape[1:] or np.dtype(valid.dtype) != np.uint8):
             raise ArgumentError(f"{name}.push: valid must be {planes.shape[1:]} uint8, got {valid.shape} {valid.dtype}")
         self._shape = planes.shape
         self.frames += 1
@@ -76,7 +77,10 @@ class _Folding:
 
 
 class Average(_Folding):
-    """The mean of all frames where they are valid: no sharper than the burst, but a good preview and a baseline."""
+    """The mean of all frames where they are valid: no sharper than the burst, but a good preview and a baseline.
+
+    On the host only: frames are NumPy arrays.
+    """
 
     def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:
         """Add a frame; see :class:`Fuser`."""

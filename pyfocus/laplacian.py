@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _C
+from .arrays import HOST, AnyArray, Arrays
+from .errors import ArgumentError
 from .fuse import Fused, Mask, Planes, _Folding
 
 #: Variance of a level's detail for white noise of variance 1 in the frame, levels 0, 1, 2, ...
@@ -27,60 +29,67 @@ _SMALLEST = 1e-8  # and at least this: 8-bit steps in the shadows
 class _Level:
     """Accumulators and scratch of one level: fine grid (C, h, w), coarse grid (H, W)."""
 
-    def __init__(self, planes: int, height: int, width: int, power: int) -> None:
+    def __init__(self, arrays: Arrays, planes: int, height: int, width: int, power: int) -> None:
         low = ((height + 1) // 2, (width + 1) // 2)
-        self.size, self.power = (height, width), power
-        self.numerator = np.zeros((planes, height, width), np.float32)
-        self.denominator = np.zeros((height, width), np.float32)
-        self.peak = np.zeros(low, np.float32)
-        self.before = np.empty(low, np.float32)
-        self.energy = np.empty(low, np.float32)
-        self.rating = np.empty(low, np.float32)
-        self.coarse = np.empty((planes, *low), np.float32)  # the frame's next Gaussian level
+        self.size, self.low, self.power = (height, width), low, power
+        self.numerator = arrays.zeros((planes, height, width))
+        self.denominator = arrays.zeros((height, width))
+        self.peak = arrays.zeros(low)
+        self.before = arrays.empty(low)
+        self.energy = arrays.empty(low)
+        self.rating = arrays.empty(low)
+        self.coarse = arrays.empty((planes, *low))  # the frame's next Gaussian level
+        self.seen: AnyArray | None = None  # where the frame saw all that this grid shows; made when a frame has a mask
 
 
 class Laplacian(_Folding):
     """Laplacian-pyramid fusion in one pass and constant memory: about 31 bytes per pixel of three planes.
 
+    ``arrays``: where the accumulators lie, and where frames are folded. On a CUDA device, frames are device arrays in
+    C order (or NumPy arrays, which are copied there), made or uploaded in the order of ``arrays.stream``; the planes
+    of ``preview`` and ``finish`` stay there, depth and confidence come to the host.
+
     Deterministic: the same frames give the same bytes for any number of threads.
     """
 
-    def __init__(self, threads: int = 0, levels: int | None = None, *, depth: bool = True) -> None:
+    def __init__(
+        self, threads: int = 0, levels: int | None = None, *, depth: bool = True, arrays: Arrays = HOST
+    ) -> None:
         super().__init__(threads)
+        self.arrays, self._how = arrays, {"threads": threads, "stream": arrays.stream}
         self._want_depth = depth
         self._wanted = levels
         self._levels: list[_Level] = []
 
-    def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:
+    def push(self, planes: AnyArray, valid: AnyArray | None = None, *, index: float | None = None) -> None:
         """Fold a frame in; see :class:`pyfocus.Fuser`."""
         place = float(self.frames if index is None else index)
+        self._check_place(planes, valid)
         if self._accept(planes, valid):
-            self._begin(planes)
-        planes = np.ascontiguousarray(planes)
-        if valid is not None:
-            valid = None if valid.all() else np.ascontiguousarray(valid)
-        self._measure(planes)
-        self._rate(planes, valid)
-        fine = planes
-        for level in self._levels:
-            _C.pyramid_fold(
-                fine, level.coarse, level.rating, level.before, level.peak, level.power,
-                level.numerator, level.denominator, threads=self.threads,
-            )  # fmt: skip
-            fine = level.coarse
-        weight = self._levels[-1].rating + np.float32(1e-12)
-        self._base += fine * weight
-        self._base_weight += weight
+            self._begin(*planes.shape)
+        planes, valid = self._brought(planes), None if valid is None else self._brought(valid)
+        if isinstance(valid, np.ndarray) and valid.all():
+            valid = None
+        self._measure(planes, valid)
+        energy, light, seen, middle = self._samples(valid is not None)  # before the rest: a device has work meanwhile
+        self._pool()
+        self._fold(planes, valid is not None, *self._noise_floor(energy, light, seen, middle))
+        last = self._levels[-1]
+        _C.pyramid_base(last.coarse, last.rating, self._base, self._base_weight, **self._how)
         if self._want_depth:
-            self._follow_depth(place)
+            level = self._levels[self._depth_level]
+            _C.pyramid_depth(
+                level.rating, level.peak, level.before, place,
+                self._index, self._index_weight, self._total, self._seen, **self._how,
+            )  # fmt: skip
 
-    def preview(self) -> Planes:
-        """The fused planes (C, H, W) of the frames so far."""
+    def preview(self) -> AnyArray:
+        """The fused planes (C, H, W) of the frames so far, where the accumulators lie."""
         self._need_frames("preview")
         return self._collapse(in_place=False)
 
     def finish(self) -> Fused:
-        """The fused planes, depth and confidence; the accumulators are given away."""
+        """The fused planes, where the accumulators lie, depth and confidence; the accumulators are given away."""
         self._need_frames("finish")
         depth, confidence = self._depth() if self._want_depth else (None, None)
         image = self._collapse(in_place=True)
@@ -88,83 +97,116 @@ class Laplacian(_Folding):
         self._levels = []
         return Fused(image, depth, confidence)
 
-    def _begin(self, planes: Planes) -> None:
-        count, height, width = planes.shape
+    def _check_place(self, planes: AnyArray, valid: AnyArray | None) -> None:
+        """On the host NumPy arrays are taken; on a device NumPy arrays, and device arrays that lie there."""
+        for name, array in (("planes", planes), ("valid", valid)):
+            if array is None or isinstance(array, np.ndarray):
+                continue
+            if not self.arrays.is_device or not isinstance(array, _C.DeviceArray):
+                where = "on the device" if self.arrays.is_device else "a NumPy array"
+                raise ArgumentError(f"Laplacian.push: {name} must be {where}, got {type(array).__name__}")
+
+    def _brought(self, array: AnyArray) -> AnyArray:
+        """The array where the accumulators lie, in C order."""
+        return self.arrays.upload(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array
+
+    def _begin(self, count: int, height: int, width: int) -> None:
+        new = self.arrays
         levels = self._wanted or max(1, int(np.log2(max(min(height, width), 16) / 8)))
         for i in range(levels):
-            self._levels.append(_Level(count, height, width, power=4 if i == 0 else 8))
+            self._levels.append(_Level(new, count, height, width, power=4 if i == 0 else 8))
             height, width = (height + 1) // 2, (width + 1) // 2
-        self._base = np.zeros((count, height, width), np.float32)
-        self._base_weight = np.zeros((height, width), np.float32)
+        self._base, self._base_weight = new.zeros((count, height, width)), new.zeros((height, width))
         self._noise: tuple[float, float] | None = None
         self._depth_level = min(1, levels - 1)
-        grid = self._levels[self._depth_level].rating.shape
-        self._index, self._index_weight = np.zeros(grid, np.float32), np.zeros(grid, np.float32)
-        self._total, self._seen = np.zeros(grid, np.float32), np.zeros(grid, np.int32)
+        if self._want_depth:
+            grid = self._levels[self._depth_level].low
+            self._index, self._index_weight = new.zeros(grid), new.zeros(grid)
+            self._total, self._seen = new.zeros(grid), new.zeros(grid, np.int32)
+        self._thinned: dict[str, AnyArray] = {}
 
-    def _measure(self, planes: Planes) -> None:
-        """Gaussian levels of the frame, and the energy of its detail per level."""
+    def _measure(self, planes: AnyArray, valid: AnyArray | None) -> None:
+        """Gaussian levels of the frame, the energy of its detail per level, and what the levels saw."""
         fine = planes
         for level in self._levels:
-            _C.pyramid_down(fine, level.coarse, threads=self.threads)
-            _C.pyramid_energy(fine, level.coarse, level.rating, threads=self.threads)
-            _C.pyramid_smooth(level.rating, level.energy, threads=self.threads)
+            _C.pyramid_measure(fine, level.coarse, level.rating, **self._how)
+            _C.pyramid_smooth(level.rating, level.energy, **self._how)
             fine = level.coarse
+            if valid is not None:
+                if level.seen is None:
+                    level.seen = self.arrays.empty(level.low, np.uint8)
+                _C.pyramid_valid(valid, level.seen, **self._how)
+                valid = level.seen
 
-    def _rate(self, planes: Planes, valid: Mask | None) -> None:
-        """Ratings: energy pooled across levels, noise floor, mask, running maximum."""
-        seen: list[Mask | None] = [valid]
-        for level in self._levels if valid is not None else ():
-            seen.append(np.empty(level.rating.shape, np.uint8))
-            _C.pyramid_valid(seen[-2], seen[-1], threads=self.threads)
-        slope, floor = self._noise_floor(seen[min(1, len(seen) - 1)])
-        finer = None
-        for level in self._levels:
-            np.copyto(level.rating, level.energy)
-            if finer is not None:
-                _C.pyramid_down(finer.rating, level.rating, add=True, threads=self.threads)
-            finer = level
-        for level, coarser in zip(self._levels[-2::-1], self._levels[:0:-1], strict=True):
-            _C.pyramid_up(coarser.energy, level.rating, _COARSER, add=True, threads=self.threads)
-            _C.pyramid_up(coarser.energy, level.energy, _COARSER, add=True, threads=self.threads)
+    def _pool(self) -> None:
+        """Energies with those of finer levels (into ``rating``) and of coarser ones (into ``energy``).
+
+        Level 0 has no finer level, and its energy with that of coarser ones is nobody's: _fold adds it to the rating.
+        """
+        finer = self._levels[0].energy
+        for level in self._levels[1:]:
+            _C.pyramid_down(finer, level.rating, level.energy, **self._how)
+            finer = level.rating
+        for level, coarser in zip(self._levels[-2:0:-1], self._levels[:1:-1], strict=True):
+            _C.pyramid_up(coarser.energy, level.energy, _COARSER, level.energy, **self._how)
+
+    def _fold(self, planes: AnyArray, masked: bool, slope: float, floor: float) -> None:
+        """Ratings, level by level: pooled energy, noise floor, mask, running maximum; and the frame folded by them."""
+        fine, pooled = planes, self._levels[0].energy
         for i, level in enumerate(self._levels):
             share = _FLOOR * (_WHITE_NOISE[i] if i < 8 else 4.0**-i) / _WHITE_NOISE[0]
+            coarser = self._levels[i + 1] if i + 1 < len(self._levels) else None
+            level.before, level.peak = level.peak, level.before
             _C.pyramid_rate(
-                level.rating, level.coarse, seen[i + 1] if valid is not None else None,
-                share * slope, share * floor + _FLOOR * _SMALLEST, level.peak, level.before, threads=self.threads,
+                pooled, level.coarse, level.seen if masked else None, share * slope,
+                share * floor + _FLOOR * _SMALLEST, level.before, level.rating, level.peak,
+                None if coarser is None else coarser.energy, _COARSER, **self._how,
             )  # fmt: skip
+            _C.pyramid_fold(
+                fine, level.coarse, level.rating, level.before, level.peak, level.power,
+                level.numerator, level.denominator, **self._how,
+            )  # fmt: skip
+            fine = level.coarse
+            if coarser is not None:
+                pooled = coarser.rating
 
-    def _noise_floor(self, seen: Mask | None) -> tuple[float, float]:
+    def _samples(self, masked: bool) -> tuple[Planes, Planes, Mask | None, Planes]:
+        """What tells the frame's noise, on the host: energy, light, mask, and light for its middle, all thinned out."""
+        level = self._levels[0]
+        step = _noise_step(level.low)
+        seen = self._thin("seen", level.seen, step) if masked else None
+        return (
+            self._thin("energy", level.energy, step), self._thin("light", level.coarse, step), seen,
+            self._thin("middle", level.coarse, 8),
+        )  # fmt: skip
+
+    def _thin(self, name: str, array: AnyArray, step: int) -> AnyArray:
+        """Every step-th row and column on the host."""
+        if isinstance(array, np.ndarray):
+            return array[..., ::step, ::step]
+        there = self._thinned.get(name)
+        if there is None:
+            low = (-(-n // step) for n in array.shape[-2:])
+            there = self._thinned[name] = self.arrays.empty((*array.shape[:-2], *low), array.dtype)
+        _C.thin(array, step, step, there, stream=self.arrays.stream)
+        return self.arrays.to_host(there)
+
+    def _noise_floor(self, energy: Planes, light: Planes, seen: Mask | None, middle: Planes) -> tuple[float, float]:
         """The calmest frame's noise so far: texture only adds to what is taken for noise."""
-        light = self._levels[0].coarse
-        slope, floor = noise_of(self._levels[0].energy, light, seen)
+        slope, floor = _noise_of_samples(energy, light, seen)
         if slope == floor == 0:  # a black, clipped or masked frame tells nothing, least of all that there is no noise
             return self._noise or (0.0, 0.0)
-        middle = max(0.0, float(np.median(light[:, ::8, ::8])))
-        if self._noise is None or slope * middle + floor < self._noise[0] * middle + self._noise[1]:
+        mid = max(0.0, float(np.median(middle)))
+        if self._noise is None or slope * mid + floor < self._noise[0] * mid + self._noise[1]:
             self._noise = (slope, floor)
         return self._noise
 
-    def _follow_depth(self, place: float) -> None:
-        """Mean of the frames' places, weighted by the eighth power of their rating on the second level."""
-        level = self._levels[self._depth_level]
-        peak = np.maximum(level.peak, np.float32(1e-30))
-        new, old = level.rating / peak, level.before / peak
-        for _ in range(3):
-            new *= new
-            old *= old
-        self._index *= old
-        self._index += np.float32(place) * new
-        self._index_weight *= old
-        self._index_weight += new
-        self._total += level.rating
-        self._seen += level.rating > 0
-
     def _depth(self) -> tuple[Planes, Planes]:
-        level = self._levels[self._depth_level]
-        index = self._index / np.maximum(self._index_weight, 1e-30)
-        mean = self._total / np.maximum(self._seen, 1)
-        margin = 1 - np.where(level.peak > 0, mean / np.maximum(level.peak, 1e-30), 1)  # unseen: no confidence
+        level, host = self._levels[self._depth_level], self.arrays.to_host
+        peak = host(level.peak)
+        index = host(self._index) / np.maximum(host(self._index_weight), 1e-30)
+        mean = host(self._total) / np.maximum(host(self._seen), 1)
+        margin = 1 - np.where(peak > 0, mean / np.maximum(peak, 1e-30), 1)  # unseen: no confidence
         step = np.clip((margin - _UNSURE) / (_SURE - _UNSURE), 0, 1)
         maps = np.stack([index, step * step * (3 - 2 * step)]).astype(np.float32)
         for finer in self._levels[self._depth_level :: -1]:
@@ -173,13 +215,19 @@ class Laplacian(_Folding):
             maps = full
         return maps[0], np.clip(maps[1], 0, 1)
 
-    def _collapse(self, in_place: bool) -> Planes:
-        image: Planes = self._base / self._base_weight
+    def _collapse(self, in_place: bool) -> AnyArray:
+        image = self.arrays.empty(self._base.shape)
+        _C.pyramid_mean(self._base, self._base_weight, image, **self._how)
         for level in reversed(self._levels):
-            out = level.numerator if in_place else np.empty_like(level.numerator)
-            _C.pyramid_collapse(level.numerator, level.denominator, image, out, threads=self.threads)
+            out = level.numerator if in_place else self.arrays.empty(level.numerator.shape)
+            _C.pyramid_collapse(level.numerator, level.denominator, image, out, **self._how)
             image = out
         return image
+
+
+def _noise_step(size: tuple[int, ...]) -> int:
+    """Every so many rows and columns of a grid are enough to tell its noise."""
+    return max(1, int(np.sqrt(size[0] * size[1] / 20_000)))
 
 
 def noise_of(
@@ -191,11 +239,19 @@ def noise_of(
     In every range of brightness most places hold detail; the quietest fifth is taken for bare noise. Only places where
     ``seen`` (H, W) is not 0 count. (0, 0) when there are too few to tell.
     """
-    step = max(1, int(np.sqrt(energy.size / 20_000)))
-    quiet = energy[::step, ::step].ravel()
-    mean = light[:, ::step, ::step].mean(axis=0).ravel()
+    step = _noise_step(energy.shape)
     if seen is not None:
-        use = seen[::step, ::step].ravel() > 0
+        seen = seen[::step, ::step]
+    return _noise_of_samples(energy[::step, ::step], light[:, ::step, ::step], seen, bins, quantile)
+
+
+def _noise_of_samples(
+    energy: Planes, light: Planes, seen: Mask | None, bins: int = 8, quantile: float = 0.2
+) -> tuple[float, float]:
+    """noise_of, of arrays that are thinned out already."""
+    quiet, mean = energy.ravel(), light.mean(axis=0).ravel()
+    if seen is not None:
+        use = seen.ravel() > 0
         quiet, mean = quiet[use], mean[use]
     if mean.size == 0:
         return 0.0, 0.0

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from . import _C
 from .affine import Matrix
-from .burst import Array, Frame, Meta
+from .arrays import HOST, AnyArray, Arrays
+from .burst import Frame, Meta
 from .colour import decode_lut, srgb_to_linear
 from .errors import ArgumentError
 from .raw import plane_offsets
@@ -26,7 +27,7 @@ _LUMA = (0.25, 0.65, 0.10)  # R, G, B: near Rec. 709, with blue kept audible
 class Planes:
     """The arguments by which a kernel reads a frame."""
 
-    source: Array
+    source: AnyArray
     count: int
     arguments: dict[str, Any]
     balance: tuple[float, ...]
@@ -58,26 +59,28 @@ class Planes:
         return out
 
 
-def planes_of(frame: Frame, levels: Meta | None = None, gain: npt.ArrayLike = 1.0) -> Planes:
+def planes_of(frame: Frame, levels: Meta | None = None, gain: npt.ArrayLike = 1.0, *, arrays: Arrays = HOST) -> Planes:
     """Where the frame's planes lie. ``levels``: black, white and white balance to use (default: its own).
 
-    ``gain``: one factor, or one per plane, on the linear values.
+    ``gain``: one factor, or one per plane, on the linear values. ``arrays``: where the frame's pixels are; float32
+    pixels on a device must be linear light already.
     """
     facts = levels or frame.meta
     if frame.is_mosaic:
         return _mosaic(frame, facts, gain)
-    data = frame.data
-    source = data[np.newaxis] if data.ndim == 2 else data.transpose(2, 0, 1)
+    data: AnyArray = frame.data
+    kind = np.dtype(data.dtype)
+    source = data.reshape((1, *frame.size)) if data.ndim == 2 else data.transpose((2, 0, 1))
     count = source.shape[0]
     scale = np.broadcast_to(np.asarray(gain, float), count)
     arguments: dict[str, Any] = {}
-    if data.dtype == np.float32:
-        if facts.encoding == "srgb":
+    if kind == np.float32:
+        if facts.encoding == "srgb" and not arrays.is_device:
             source = np.asarray(srgb_to_linear(source), np.float32)
     elif facts.encoding == "srgb":
-        arguments["table"] = decode_lut(data.dtype)
+        arguments["table"] = arrays.constant(decode_lut(kind))
     else:
-        scale = scale / np.iinfo(data.dtype).max
+        scale = scale / np.iinfo(kind).max
     arguments["scale"] = scale.tolist()
     return Planes(source, count, arguments, (1.0,) * count)
 
@@ -92,22 +95,27 @@ def _mosaic(frame: Frame, facts: Meta, gain: npt.ArrayLike) -> Planes:
         raise ArgumentError(f"planes_of: white must be above black, got {facts.white} and {facts.black}")
     scale = np.broadcast_to(np.asarray(gain, float), 4) * balance / (facts.white - black)
     arguments = {"mosaic": list(offsets), "scale": scale.tolist(), "offset": (-black * scale).tolist()}
-    data = frame.data[: frame.data.shape[0] // 2 * 2, : frame.data.shape[1] // 2 * 2]
+    data: AnyArray = frame.data
+    if data.shape[0] % 2 or data.shape[1] % 2:
+        data = data[: data.shape[0] // 2 * 2, : data.shape[1] // 2 * 2]
     return Planes(data, 4, arguments, tuple(balance.tolist()))
 
 
-def luminance(frame: Frame, factor: int = 1, *, levels: Meta | None = None, threads: int = 0) -> Array:
+def luminance(
+    frame: Frame, factor: int = 1, *, levels: Meta | None = None, threads: int = 0, arrays: Arrays = HOST
+) -> AnyArray:
     """Square root of the luminance, (h // factor, w // factor) float32 with (h, w) the size of a plane.
 
     The square root makes shot noise even and keeps highlights from ruling a correlation. Pixel X of the result is
     centred on frame pixel ``s X + (s - 1) / 2`` with ``s = factor`` for images, ``2 factor`` for mosaics.
     """
-    planes = planes_of(frame, levels)
+    planes = planes_of(frame, levels, arrays=arrays)
     height, width = planes.size(frame.size)
-    out = np.empty((height // factor, width // factor), np.float32)
+    out = arrays.empty((height // factor, width // factor))
     weights = {1: [1.0], 3: list(_LUMA), 4: [_LUMA[0], _LUMA[1] / 2, _LUMA[1] / 2, _LUMA[2]]}[planes.count]
     rows = 2 if factor >= 3 else 1  # half of a large block's pixels say enough
     _C.luminance(
-        planes.source, weights, out, factor=factor, row_step=rows, square_root=True, threads=threads, **planes.arguments
-    )
+        planes.source, weights, out, factor=factor, row_step=rows, square_root=True, threads=threads,
+        stream=arrays.stream, **planes.arguments,
+    )  # fmt: skip
     return out

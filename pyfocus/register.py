@@ -7,6 +7,7 @@ and the next one is registered to the last good one.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,13 +18,17 @@ import numpy.typing as npt
 from .affine import Matrix, corner_shift, narrowest_view
 from .ahead import read_ahead
 from .align import Luma, align_pair, luminance_of
+from .arrays import HOST, Arrays, DeviceArrays, arrays_of
 from .burst import Burst, Frame
 from .ecc import Motion
-from .errors import ArgumentError, BurstError, RegistrationError
+from .errors import ArgumentError, BurstError, DeviceError, RegistrationError, ResourceError
+from .staging import Staging
 
 __all__ = ["Motion", "Registrar", "Registration", "Step", "luminance_of", "register"]
+Progress = Callable[[str, int, int], None]
 Reference = Literal["auto", "first", "middle", "last"]
 _MOTIONS = ("translation", "similarity", "affine", "homography")
+_AHEAD = 2  # frames read at a time
 _TAILS = 3  # ends of chains a new frame is tried against
 
 
@@ -134,11 +139,11 @@ class _Tail:
 class Registrar:
     """Registers frames as they come: each to the last good one. Keeps a few small luminance pyramids, no frames."""
 
-    def __init__(self, motion: Motion = "similarity", *, threads: int = 0) -> None:
+    def __init__(self, motion: Motion = "similarity", *, threads: int = 0, arrays: Arrays = HOST) -> None:
         if motion not in _MOTIONS:
             raise ArgumentError(f"register: motion must be one of {', '.join(_MOTIONS)}, got {motion!r}")
         self._motion: Motion = motion
-        self._threads = threads
+        self._threads, self._arrays = threads, arrays
         self._chains: list[_Tail] = []
         self._steps: list[Step] = []
 
@@ -172,7 +177,9 @@ class Registrar:
         """Try the ends of the chains, the longest first; on success the chain's end becomes this frame."""
         best = Step(None, False, 0.0, 0, False)
         for chain in sorted(self._chains, key=lambda c: -len(c.members))[:_TAILS]:
-            pair = align_pair(chain.luma, luma, self._motion, predicted=chain.motion, threads=self._threads)
+            pair = align_pair(
+                chain.luma, luma, self._motion, predicted=chain.motion, threads=self._threads, arrays=self._arrays
+            )
             if not pair.good:
                 if best.transform is None or pair.correlation > best.correlation:
                     best = Step(np.eye(3), False, pair.correlation, pair.iterations, pair.converged)
@@ -209,42 +216,71 @@ def register(
     motion: Motion = "similarity",
     reference: str | int = "auto",
     threads: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    device: str = "cpu",
+    device_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> Registration:
     """Register every frame of a burst, chained neighbour to neighbour.
 
     ``motion``: "translation", "similarity" (shift, rotation, scale: enough for breathing and a moved camera),
     "affine" or "homography". ``reference``: "auto" takes the frame with the narrowest view, so that no border is
     invented; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and frames too
-    different to follow are marked as not registered. Raises ArgumentError, RegistrationError and what reading raises.
+    different to follow are marked as not registered. ``device``, ``device_memory`` as for :class:`pyfocus.Stacker`.
+    Raises ArgumentError, RegistrationError, ResourceError for a device that is not there, and what reading raises.
     """
-    reference = reference if isinstance(reference, str) else int(reference)
-    _check_reference(reference, len(burst))
+    reference = check_reference(reference, len(burst))
     tell = progress or (lambda stage, done, total: None)
-    registrar, size = Registrar(motion, threads=threads), (0, 0)
+    found, _ = register_on(arrays_of(device, device_memory), burst, motion, threads, tell)
+    return found.rebase(choose_reference(found, reference))
+
+
+def register_on(
+    arrays: Arrays, burst: Burst, motion: Motion, threads: int, tell: Progress
+) -> tuple[Registration, Arrays]:
+    """The longest chain, with its first frame as the reference, and where it was found: on the host if need be."""
+    try:
+        return _register(burst, motion, threads, arrays, tell), arrays
+    except ResourceError as error:
+        if not arrays.is_device or isinstance(error, DeviceError):
+            raise
+        warnings.warn(f"{error}; the work goes on on the CPU", RuntimeWarning, stacklevel=3)
+    return _register(burst, motion, threads, HOST, tell), HOST
+
+
+def _register(burst: Burst, motion: Motion, threads: int, arrays: Arrays, tell: Progress) -> Registration:
+    registrar, size = Registrar(motion, threads=threads, arrays=arrays), (0, 0)
+    staging = Staging(arrays, slots=_AHEAD + 1) if isinstance(arrays, DeviceArrays) else None
 
     # The luminance is taken where the frame is read, on that thread: the pool stays with the registration beside it.
     def look(frame: Frame) -> Luma:
-        return luminance_of(frame, threads=1)
+        if staging is None:
+            return luminance_of(frame, threads=1)
+        there, slot = staging.put(frame)
+        luma = luminance_of(there, arrays=staging.arrays)  # its coarse levels come to the host: the work is then done
+        slot.free = True
+        return replace(luma, size=frame.size)
 
-    for i, luma in read_ahead(burst, range(len(burst)), look, ahead=2):
+    for i, luma in read_ahead(burst, range(len(burst)), look, ahead=_AHEAD):
         tell("register", i, len(burst))
         size = luma.size
         registrar.push(luma)
     tell("register", len(burst), len(burst))
-    found = registrar.result(size, tuple(burst.names))
-    return found.rebase(_choose(found, reference))
+    return registrar.result(size, tuple(burst.names))
 
 
-def _check_reference(reference: str | int, count: int) -> None:
+def check_reference(reference: str | int, count: int) -> str | int:
+    """The reference as :func:`register` takes it. Raises ArgumentError for another word or number."""
+    reference = reference if isinstance(reference, str) else int(reference)
     if isinstance(reference, str):
         if reference not in ("auto", "first", "middle", "last"):
             raise ArgumentError(f"register: reference must be auto, first, middle, last or an index, got {reference!r}")
     elif not 0 <= reference < count:
         raise ArgumentError(f"register: reference must be 0 to {count - 1}, got {reference}")
+    return reference
 
 
-def _choose(found: Registration, reference: str | int) -> int:
+def choose_reference(found: Registration, reference: str | int) -> int:
+    """The frame that ``reference`` means. Raises RegistrationError when it was not registered."""
     used = np.flatnonzero(found.registered)
     if isinstance(reference, int):
         if not found.registered[reference]:

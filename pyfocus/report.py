@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .stack import Stacked
+from .stacker import Stacked
 
 Report = dict[str, Any]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from . import _C
 from .affine import Matrix, as_matrix
+from .arrays import HOST, AnyArray, Arrays
 from .burst import Array, Frame, Meta
 from .colour import root_lut
 from .errors import ArgumentError
@@ -39,6 +40,7 @@ class Warper:
         *,
         levels: Meta | None = None,
         threads: int = 0,
+        arrays: Arrays = HOST,
     ) -> None:
         if interpolation not in INTERPOLATIONS:
             raise ArgumentError(
@@ -47,22 +49,20 @@ class Warper:
         if domain not in ("raw", "rgb"):
             raise ArgumentError(f"warp: domain must be 'raw' or 'rgb', got {domain!r}")
         self._domain, self._kernel = domain, INTERPOLATIONS.index(interpolation)
-        self._levels, self._threads = levels, threads
-        self._roots: Planes | None = None
-        self._out: Planes | None = None
+        self._levels, self._threads, self._arrays = levels, threads, arrays
+        self._kept: dict[str, AnyArray] = {}
 
     def warp(
         self, frame: Frame, transform: Matrix, size: tuple[int, int], gain: npt.ArrayLike = 1.0
     ) -> tuple[Planes, Mask]:
-        """Planes (C, h, w) and valid (h, w); the planes are overwritten by the next call."""
+        """Planes (C, h, w) and valid (h, w), where the frame lies; both are overwritten by the next call."""
         if frame.is_mosaic:
             return self._warp_mosaic(frame, transform, size, np.asarray(gain, float))
-        planes = planes_of(frame, self._levels, gain)
-        out = self._array((planes.count, *size))
-        valid = np.empty(size, np.uint8)
+        planes = planes_of(frame, self._levels, gain, arrays=self._arrays)
+        out, valid = self._array("out", (planes.count, *size)), self._array("valid", size, np.uint8)
         arguments = dict(planes.arguments)
         if "table" in arguments:  # a table of roots saves taking them
-            arguments["table"] = root_lut(planes.source.dtype)
+            arguments["table"] = self._arrays.constant(root_lut(np.dtype(planes.source.dtype)))
             arguments["scale"] = np.sqrt(arguments["scale"]).tolist()
         root = "table" not in arguments
         self._call(planes.source, planes.matrices(transform), out, valid, root=root, **arguments)
@@ -80,33 +80,47 @@ class Warper:
                 planes.arguments["scale"][plane],
                 planes.arguments["offset"][plane],
             )
-        if self._roots is None or self._roots.shape[1:] != planes.source.shape:
-            self._roots = np.empty((3, *planes.source.shape), np.float32)
-        _C.demosaic(planes.source, list(offsets[0]), scale, offset, self._roots, threads=self._threads)
+        roots = self._array("roots", (3, *planes.source.shape))
+        _C.demosaic(
+            planes.source, list(offsets[0]), scale, offset, roots, threads=self._threads, stream=self._arrays.stream
+        )
         if self._domain == "rgb":
             size = (size[0] // 2 * 2, size[1] // 2 * 2)
-            out, valid = self._array((3, *size)), np.empty(size, np.uint8)
-            self._call(self._roots, np.stack([transform] * 3), out, valid)
+            out, valid = self._array("out", (3, *size)), self._array("valid", size, np.uint8)
+            self._call(roots, np.stack([transform] * 3), out, valid)
             return out, valid
         half = (size[0] // 2, size[1] // 2)
-        out, valid = self._array((4, *half)), np.ones(half, np.uint8)
-        seen = np.empty(half, np.uint8)
-        for plane, (channel, (dy, dx)) in enumerate(zip((0, 1, 1, 2), offsets, strict=True)):
-            at = transform @ np.array([[2, 0, dx], [0, 2, dy], [0, 0, 1.0]])
-            self._call(self._roots[channel : channel + 1], at[np.newaxis], out[plane : plane + 1], seen)
-            valid &= seen
+        return self._sample_sites(roots, transform, offsets, half)
+
+    def _sample_sites(
+        self, roots: AnyArray, transform: Matrix, offsets: list[tuple[int, int]], half: tuple[int, int]
+    ) -> tuple[Planes, Mask]:
+        """R, G1, G2, B of the demosaiced frame, each where that plane's pixels lie; valid where all four are."""
+        out, valid = self._array("out", (4, *half)), self._array("valid", half, np.uint8)
+        maps = np.stack([transform @ np.array([[2, 0, dx], [0, 2, dy], [0, 0, 1.0]]) for dy, dx in offsets])
+        for plane, channel in enumerate((0, 1, 1, 2)):
+            self._call(
+                _rows(roots, channel, channel + 1), maps[plane : plane + 1], _rows(out, plane, plane + 1), valid,
+                narrow=plane > 0,
+            )  # fmt: skip
         return out, valid
 
-    def _call(self, source: Array, maps: Matrix, out: Planes, valid: Mask, root: bool = False, **how: Any) -> None:
+    def _call(self, source: AnyArray, maps: Matrix, out: Planes, valid: Mask, root: bool = False, **how: Any) -> None:
         _C.warp(
-            source, np.ascontiguousarray(maps), out, valid,
-            interpolation=self._kernel, root=root, square=True, threads=self._threads, **how,
+            source, np.ascontiguousarray(maps), out, valid, interpolation=self._kernel, root=root, square=True,
+            threads=self._threads, stream=self._arrays.stream, **how,
         )  # fmt: skip
 
-    def _array(self, shape: tuple[int, ...]) -> Planes:
-        if self._out is None or self._out.shape != shape:
-            self._out = np.empty(shape, np.float32)
-        return self._out
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32) -> AnyArray:
+        kept = self._kept.get(name)
+        if kept is None or kept.shape != shape:
+            kept = self._kept[name] = self._arrays.empty(shape, dtype)
+        return kept
+
+
+def _rows(array: AnyArray, start: int, stop: int) -> AnyArray:
+    """A part of the first axis, as a view."""
+    return array[start:stop] if isinstance(array, np.ndarray) else array.part(start, stop)
 
 
 def warp(

@@ -18,10 +18,11 @@ CSRC = ROOT / "csrc"
 
 # A module may import those before it. A folder is one room: its files import each other as they like.
 ORDER = (
-    "errors", "environment", "burst", "colour", "raw", "io", "ahead", "affine", "planes", "ecc", "align", "fuse",
-    "laplacian", "register", "warp", "equalise", "develop", "simulate", "stack", "report", "cli", "__main__",
+    "errors", "arrays", "environment", "burst", "colour", "raw", "io", "ahead", "staging", "affine", "planes", "ecc",
+    "align", "fuse", "laplacian", "register", "warp", "equalise", "develop", "simulate", "stacker", "stack", "report",
+    "nn", "cli", "__main__",
 )  # fmt: skip
-HOMES = {"rawpy": "io", "tifffile": "io", "imagecodecs": "io", "cv2": "io", "rich": "cli", "torch": None}
+HOMES = {"rawpy": "io", "tifffile": "io", "imagecodecs": "io", "cv2": "io", "rich": "cli", "torch": "nn"}
 FORBIDDEN_WORDS = re.compile(r"(^|_)(managers?|helpers?|utils?|common|misc)(_|$)", re.IGNORECASE)
 
 

@@ -204,9 +204,13 @@ def test_the_result_cannot_be_said(tmp_path: Path) -> None:
 
 def test_info(tmp_path: Path) -> None:
     said = run("info", cwd=tmp_path).stdout
-    assert f"pyfocus {pyfocus.__version__}" in said and _C.isa() in said and "CUDA: not built" in said
+    assert f"pyfocus {pyfocus.__version__}" in said and _C.isa() in said
     found = json.loads(run("info", "--json", cwd=tmp_path).stdout)
     assert found["native"]["threads"] == 2 and found["libraries"]["numpy"] == np.__version__
+    cuda = found["native"]["cuda"]
+    assert len(cuda["devices"]) == _C.device_count() and cuda["archs"] == _C.device_archs().split()
+    assert (cuda["reason"] is None) == (_C.device_count() > 0)
+    assert f"CUDA: {'built for' if cuda['built'] else 'not built'}" in said
     assert run("--version", cwd=tmp_path).stdout == f"pyfocus {pyfocus.__version__}\n"
     assert "exit codes" in run("--help", cwd=tmp_path).stdout
 
@@ -278,7 +282,17 @@ def test_import_is_light() -> None:
 def test_stub_matches_the_native_module() -> None:
     tree = ast.parse((ROOT / "pyfocus/_C.pyi").read_text())
     stub = {n.name: [a.arg for a in n.args.args] for n in tree.body if isinstance(n, ast.FunctionDef)}
-    native = {n: getattr(_C, n) for n in dir(_C) if callable(getattr(_C, n)) and not n.startswith("_")}
+    found = {n: getattr(_C, n) for n in dir(_C) if callable(getattr(_C, n)) and not n.startswith("_")}
+    classes = {n: c for n, c in found.items() if isinstance(c, type)}
+    stubs = {
+        n.name: {f.name for f in n.body if isinstance(f, ast.FunctionDef)}
+        for n in tree.body
+        if isinstance(n, ast.ClassDef)
+    }
+    assert set(stubs) == set(classes)
+    for name, cls in classes.items():
+        assert {m for m in vars(cls) if not m.startswith("_")} == {m for m in stubs[name] if not m.startswith("_")}
+    native = {n: f for n, f in found.items() if n not in classes}
     for name, function in native.items():
         signature = (function.__doc__ or "").splitlines()[0]
         named = re.findall(r"(?:\(|, )(\w+): ", signature)

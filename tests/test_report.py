@@ -15,7 +15,7 @@ from pyfocus.burst import Meta
 from pyfocus.fuse import Fused
 from pyfocus.register import Registration
 from pyfocus.report import finite, left_out_warnings, peak_memory_mb, stack_report, summary, too_many_left_out
-from pyfocus.stack import Stacked
+from pyfocus.stacker import Stacked
 
 
 def stacked(frames: int = 4, left_out: int = 0, meta: Meta | None = None) -> Stacked:

@@ -51,6 +51,13 @@ def parse_reference(text: str) -> str | int:
     return text
 
 
+def parse_device(text: str) -> str:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
 def parse_threads(text: str) -> int:
     """A number of threads, 0 for all processors."""
     if not (text.isascii() and text.isdigit() and int(text) <= MOST_THREADS):
@@ -137,6 +144,14 @@ def _stack(commands: Any) -> None:
         metavar="SIZE",
         help="not to exceed, such as 2GB; what is left holds decoded frames",
     )
+    add(
+        "--device",
+        type=parse_device,
+        default="cpu",
+        metavar="WHERE",
+        help="cpu (the default), cuda, cuda:N for the Nth card, or auto: a card if there is one",
+    )
+    add("--gpu-memory", type=parse_memory, metavar="SIZE", help="of the card, not to exceed, such as 4GB")
     _align(command)
     _talk(command)
 

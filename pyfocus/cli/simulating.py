@@ -19,8 +19,8 @@ from ..burst import Array, Frame
 from ..colour import srgb_to_linear
 from ..errors import ArgumentError, BurstError, WriteError
 from ..io import read_image
+from ..register import Progress
 from ..simulate import Bracket, Settings, procedural_scene, simulate, synthetic_depth, write_bracket
-from ..stack import Progress
 from .arguments import UsageError
 from .terminal import Terminal
 

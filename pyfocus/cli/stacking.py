@@ -15,9 +15,10 @@ from ..burst import Array, Burst
 from ..errors import BurstError, ReadError
 from ..io import FrameSource, atomic, check_target, find_frames, read_burst, write_depth, write_dng, write_image
 from ..io.write import DEPTH_TARGETS
-from ..register import Registration, register
+from ..register import Progress, Registration, register
 from ..report import left_out_warnings, stack_report, summary, too_many_left_out
-from ..stack import Progress, Stacked, stack
+from ..stack import stack
+from ..stacker import Stacked
 from ..warp import Domain
 from .arguments import UsageError
 from .terminal import Terminal
@@ -39,9 +40,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     if len(burst) == 1:
         terminal.warn(f"{burst.names[0]} is the only frame: there is nothing to stack, it is written as it is")
     terminal.detail(f"stacking {len(burst)} frames, {burst.names[0]} to {burst.names[-1]}")
-    with terminal.progress() as tell:
+    with terminal.progress() as tell, terminal.catch_warnings():
         stacked = stack(
-            burst, fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
+            burst, device=options.device, device_memory=options.gpu_memory,
+            fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
             align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
             depth=options.depth is not None or options.confidence is not None,
             transforms=transforms, memory=options.memory, progress=tell,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from ..stack import Progress
+from ..register import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -42,6 +43,14 @@ class Terminal:
     def error(self, text: str) -> None:
         """Why it failed, on one line."""
         _write(sys.stderr, f"pyfocus: error: {' '.join(text.split())}")
+
+    @contextmanager
+    def catch_warnings(self) -> Iterator[None]:
+        """What the library warns of, as lines here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", RuntimeWarning)
+            warnings.showwarning = lambda message, *more, **named: self.warn(str(message))
+            yield
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

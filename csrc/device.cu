@@ -4,8 +4,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "device.h"
 #include "device.cuh"
+#include "device.h"
 
 namespace pyfocus {
 namespace {

@@ -187,7 +187,7 @@ def test_old_and_new_dlpack_producers_give_the_same():
 
 def test_torch_is_not_needed():
     code = "import sys, pyfocus, pyfocus._C; assert 'torch' not in sys.modules and 'cv2' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tests", check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_read_only_inputs_are_taken():
 
 # --- errors of warp's many arguments -----------------------------------
 
-OUT = np.empty((3, 20, 20), np.float32)
+OUT = np.zeros((3, 20, 20), np.float32)
 NAN = np.full((3, 3, 3), np.nan)
 HORIZON = np.stack([np.array([[1, 0, 0], [0, 1, 0], [-0.1, 0, 1.0]])] * 3)
 
@@ -458,5 +458,5 @@ sys.exit(os.waitstatus_to_exitcode(status) or (0 if run() == want else 4))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork on Windows")
 def test_a_forked_child_works():
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], cwd=ROOT, timeout=60)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], cwd=ROOT / "tests", timeout=60)
     assert done.returncode == 0

@@ -22,8 +22,8 @@ Size = tuple[int, int]
 Group = Callable[[Size], Iterator[Case]]
 RGGB = [[0, 0], [0, 1], [1, 0], [1, 1]]
 GOALS = {
-    "warp": 0.5, "luminance": 0.6, "demosaic": 0.5, "unpack": 0.5, "measure": 0.6, "rate": 0.6, "fold": 0.7,
-    "push": 0.3, "collapse": 0.7, "ecc": 0.4, "tile": 0.5,
+    "warp": 0.6, "luminance": 0.6, "demosaic": 0.5, "unpack": 0.5, "measure": 0.6, "rate": 0.6, "fold": 0.6,
+    "push": 0.6, "collapse": 0.6, "ecc": 0.4, "tile": 0.5,
 }  # fmt: skip
 _KERNELS = ("bilinear", "bicubic", "lanczos3")
 _RANDOM = np.random.default_rng(1)

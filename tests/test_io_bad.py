@@ -199,3 +199,18 @@ def test_truncated_crw(tmp_path: Path, keep: float) -> None:
     data = (SHARED / "raw/canon-s40/CRW_0101.CRW").read_bytes()
     (tmp_path / "a.crw").write_bytes(data[: int(len(data) * keep)])
     refuse(tmp_path / "a.crw", "or truncated")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "colours", "said"),
+    [(np.zeros((6, 6)), 3, "X-Trans"), (None, 3, "no Bayer mosaic"), (np.zeros((2, 2)), 4, "no Bayer mosaic")],
+    ids=["X-Trans", "Foveon", "four colours"],
+)
+def test_sensors_without_a_bayer_mosaic_are_named_with_the_way_out(pattern, colours, said):
+    from types import SimpleNamespace
+
+    from pyfocus.io.raw_files import NoMosaicError, _cfa
+
+    raw = SimpleNamespace(raw_pattern=pattern, color_desc=b"RGBG", num_colors=colours)
+    with pytest.raises(NoMosaicError, match=f"one.raf: the sensor data is {said}, .*use --domain rgb"):
+        _cfa(Path("one.raf"), raw)

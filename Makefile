@@ -13,7 +13,7 @@ FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
 PYFOCUS_CUDA_ARCHS ?=
 ARCHS := $(if $(PYFOCUS_CUDA_ARCHS),--config-settings="cmake.define.PYFOCUS_CUDA_ARCHS=$(PYFOCUS_CUDA_ARCHS)")
 
-.PHONY: demo test build lint bench wheel wheel-test gpu-check clean
+.PHONY: demo test build lint bench wheel wheel-test gpu-check gpu-train clean
 
 # The environment: pinned versions, once per change of the pins.
 .venv/ready: constraints.txt pyproject.toml
@@ -29,7 +29,7 @@ ARCHS := $(if $(PYFOCUS_CUDA_ARCHS),--config-settings="cmake.define.PYFOCUS_CUDA
 	@touch $@
 
 .venv/dev: .venv/built
-	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image onnx ruff mypy clang-format $(TORCH)
+	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image onnx onnxscript onnxruntime ruff mypy clang-format $(TORCH)
 	@touch $@
 
 build: .venv/built
@@ -86,6 +86,10 @@ wheel-test: wheel
 # On a machine with a card and nvcc, no network needed: everything that only a card can show, in one JSON.
 gpu-check:
 	$(PYTHON) benchmarks/gpu_check.py
+
+# On a borrowed card: one piece of a training run, under nine minutes, that goes on from the last; see docs/training.md.
+gpu-train:
+	$(PYTHON) benchmarks/gpu_train.py $(PIECE)
 
 clean:
 	rm -rf build dist out .venv *.egg-info .hypothesis .mypy_cache .ruff_cache .pytest_cache

@@ -209,8 +209,13 @@ def deform_conv(check: Check) -> Found:
     return _script(check, "deform_conv", 100)
 
 
+def networks(check: Check) -> Found:
+    """Every network: time, peak memory, and a plain convolution beside it."""
+    return _script(check, "networks", 120)
+
+
 PARTS: dict[str, Part] = {
-    part.__name__: part for part in (build, facts, small, ops, burst, deform_conv, tests, memcheck, racecheck)
+    part.__name__: part for part in (build, facts, small, ops, burst, deform_conv, networks, tests, memcheck, racecheck)
 }
 
 

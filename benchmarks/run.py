@@ -9,11 +9,12 @@ from pathlib import Path
 
 from machine import RESULTS, ROOT, WORK
 
-BENCHMARKS = ("stack", "kernels", "quality")
+BENCHMARKS = ("stack", "kernels", "quality", "nn")
 QUICK = {
     "stack": ("--width", "1200", "--height", "900", "--runs", "1", "--times", "2"),
     "kernels": ("--width", "1200", "--height", "900", "--runs", "3"),
     "quality": ("--scenes", "easy", "raw"),
+    "nn": ("--side", "32", "--stream-side", "128", "--frames", "3", "--runs", "1"),
 }
 
 
@@ -26,7 +27,7 @@ def main() -> int:
         words = [*(QUICK[name] if options.quick else ()), "--results", str(folder)]
         if name == "quality" and options.peers:
             words.append("--peers")
-        if options.focusweave and name != "kernels":
+        if options.focusweave and name in ("stack", "quality"):
             words += ["--focusweave", str(options.focusweave)]
         print(f"== {name}", flush=True)
         if subprocess.run([sys.executable, ROOT / "benchmarks" / f"bench_{name}.py", *words]).returncode:

@@ -16,13 +16,33 @@ void no_cuda(const char* function) {
 #if defined(PYFOCUS_EMULATE)
 namespace {
 
-std::atomic<int64_t> used{0}, limit{0};
+std::atomic<int64_t> used{0}, mapped{0}, limit{0};
 
 // The size lies in front of the memory, 64 bytes before it, so that what is released can be counted.
 constexpr int64_t kHead = 64;
 
 void check_device(const char* function, int device) {
   PYFOCUS_CHECK(device == 0, "%s: device must be 0, got %d", function, device);
+}
+
+// Counted in `total`, and every byte 0xff: as undefined as a device's, NaN.
+void* allocate(int64_t bytes, std::atomic<int64_t>& total) {
+  char* block =
+      static_cast<char*>(std::aligned_alloc(kHead, static_cast<size_t>((bytes + 2 * kHead - 1) / kHead * kHead)));
+  if (!block) fail(ErrorKind::Resource, "device_allocate: out of memory: %lld bytes", static_cast<long long>(bytes));
+  std::memcpy(block, &bytes, sizeof bytes);
+  std::memset(block + kHead, 0xff, static_cast<size_t>(bytes));
+  total += bytes;
+  return block + kHead;
+}
+
+void release(void* memory, std::atomic<int64_t>& total) noexcept {
+  if (!memory) return;
+  char* block = static_cast<char*>(memory) - kHead;
+  int64_t bytes;
+  std::memcpy(&bytes, block, sizeof bytes);
+  total -= bytes;
+  std::free(block);
 }
 
 }  // namespace
@@ -48,29 +68,23 @@ void* device_allocate(int device, int64_t bytes) {
     fail(ErrorKind::Resource, "device_allocate: out of memory on device %d: %lld bytes wanted, %lld of %lld free",
          device, static_cast<long long>(bytes), static_cast<long long>(most - used.load()),
          static_cast<long long>(most));
-  char* block =
-      static_cast<char*>(std::aligned_alloc(kHead, static_cast<size_t>((bytes + 2 * kHead - 1) / kHead * kHead)));
-  if (!block) fail(ErrorKind::Resource, "device_allocate: out of memory: %lld bytes", static_cast<long long>(bytes));
-  std::memcpy(block, &bytes, sizeof bytes);
-  std::memset(block + kHead, 0xff, static_cast<size_t>(bytes));  // as undefined as a device's: NaN
-  used += bytes;
-  return block + kHead;
+  return allocate(bytes, used);
 }
 
-void device_release(int, void* memory) noexcept {
-  if (!memory) return;
-  char* block = static_cast<char*>(memory) - kHead;
-  int64_t bytes;
-  std::memcpy(&bytes, block, sizeof bytes);
-  used -= bytes;
-  std::free(block);
-}
+void device_release(int, void* memory) noexcept { release(memory, used); }
 
 void* pinned_allocate(int64_t bytes) {
   PYFOCUS_CHECK(bytes >= 0, "pinned_allocate: bytes must not be negative, got %lld", static_cast<long long>(bytes));
   return bytes == 0 ? nullptr : std::malloc(static_cast<size_t>(bytes));
 }
 void pinned_release(void* memory) noexcept { std::free(memory); }
+
+void* mapped_allocate(int device, int64_t bytes) {
+  check_device("mapped_allocate", device);
+  PYFOCUS_CHECK(bytes >= 0, "mapped_allocate: bytes must not be negative, got %lld", static_cast<long long>(bytes));
+  return bytes == 0 ? nullptr : allocate(bytes, mapped);
+}
+void mapped_release(int, void* memory) noexcept { release(memory, mapped); }
 
 void device_copy(int device, void* destination, const void* source, int64_t bytes, void*) {
   check_device("device_copy", device);
@@ -104,6 +118,7 @@ double event_milliseconds(void* start, void* end) { return *static_cast<double*>
 
 void device_limit(int64_t bytes) { limit = bytes; }
 int64_t device_in_use() { return used.load(); }
+int64_t mapped_in_use() { return mapped.load(); }
 
 #else
 namespace {
@@ -122,6 +137,8 @@ void* device_allocate(int, int64_t) { none("device_allocate"); }
 void device_release(int, void*) noexcept {}
 void* pinned_allocate(int64_t) { none("pinned_allocate"); }
 void pinned_release(void*) noexcept {}
+void* mapped_allocate(int, int64_t) { none("mapped_allocate"); }
+void mapped_release(int, void*) noexcept {}
 void device_copy(int, void*, const void*, int64_t, void*) { none("device_copy"); }
 void device_fill(int, void*, int, int64_t, void*) { none("device_fill"); }
 void* stream_create(int) { none("stream_create"); }
@@ -135,6 +152,7 @@ void stream_wait(int, void*, void*) { none("stream_wait"); }
 double event_milliseconds(void*, void*) { none("event_milliseconds"); }
 void device_limit(int64_t) {}
 int64_t device_in_use() { return 0; }
+int64_t mapped_in_use() { return 0; }
 #endif
 
 }  // namespace pyfocus

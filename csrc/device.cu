@@ -11,8 +11,22 @@ namespace pyfocus {
 namespace {
 
 std::mutex sizes_lock;
-std::unordered_map<void*, int64_t> sizes;  // of what device_allocate gave, to count what is in use
-std::atomic<int64_t> used{0};
+std::unordered_map<void*, int64_t> sizes;  // of what was given, to count what is in use
+std::atomic<int64_t> used{0}, mapped{0};
+
+void count(void* memory, int64_t bytes, std::atomic<int64_t>& total) {
+  const std::lock_guard<std::mutex> hold(sizes_lock);
+  sizes[memory] = bytes;
+  total += bytes;
+}
+
+void discount(void* memory, std::atomic<int64_t>& total) {
+  const std::lock_guard<std::mutex> hold(sizes_lock);
+  const auto found = sizes.find(memory);
+  if (found == sizes.end()) return;
+  total -= found->second;
+  sizes.erase(found);
+}
 
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
@@ -71,24 +85,18 @@ void* device_allocate(int device, int64_t bytes) {
          device, static_cast<long long>(bytes), static_cast<long long>(free), static_cast<long long>(all));
   }
   check_cuda("device_allocate", error);
-  const std::lock_guard<std::mutex> hold(sizes_lock);
-  sizes[memory] = bytes;
-  used += bytes;
+  count(memory, bytes, used);
   return memory;
 }
 
 void device_release(int device, void* memory) noexcept {
   if (!memory) return;
+  discount(memory, used);  // first: once it is free, another thread may be given the same address
   int before = 0;
   static_cast<void>(cudaGetDevice(&before));
   static_cast<void>(cudaSetDevice(device));
   static_cast<void>(cudaFree(memory));  // also waits for the work that uses it
   static_cast<void>(cudaSetDevice(before));
-  const std::lock_guard<std::mutex> hold(sizes_lock);
-  const auto found = sizes.find(memory);
-  if (found == sizes.end()) return;
-  used -= found->second;
-  sizes.erase(found);
 }
 
 void* pinned_allocate(int64_t bytes) {
@@ -101,6 +109,39 @@ void* pinned_allocate(int64_t bytes) {
 
 void pinned_release(void* memory) noexcept {
   if (memory) static_cast<void>(cudaFreeHost(memory));
+}
+
+void* mapped_allocate(int device, int64_t bytes) {
+  PYFOCUS_CHECK(bytes >= 0, "mapped_allocate: bytes must not be negative, got %lld", static_cast<long long>(bytes));
+  if (bytes == 0) return nullptr;
+  const DeviceScope scope("mapped_allocate", device);
+  void *memory = nullptr, *there = nullptr;
+  const cudaError_t error = cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocMapped);
+  if (error == cudaErrorMemoryAllocation) {
+    static_cast<void>(cudaGetLastError());
+    fail(ErrorKind::Resource, "mapped_allocate: out of page-locked host memory: %lld bytes wanted",
+         static_cast<long long>(bytes));
+  }
+  check_cuda("mapped_allocate", error);
+  const cudaError_t mapping = cudaHostGetDevicePointer(&there, memory, 0);
+  if (mapping != cudaSuccess || there != memory) {  // not where host and device share one range of addresses
+    static_cast<void>(cudaGetLastError());
+    static_cast<void>(cudaFreeHost(memory));
+    fail(ErrorKind::Resource, "mapped_allocate: device %d cannot work in the host's memory at its own address", device);
+  }
+  count(memory, bytes, mapped);
+  return memory;
+}
+
+void mapped_release(int device, void* memory) noexcept {
+  if (!memory) return;
+  discount(memory, mapped);
+  int before = 0;
+  static_cast<void>(cudaGetDevice(&before));
+  static_cast<void>(cudaSetDevice(device));
+  static_cast<void>(cudaDeviceSynchronize());  // a kernel may still be at work in it
+  static_cast<void>(cudaFreeHost(memory));
+  static_cast<void>(cudaSetDevice(before));
 }
 
 void device_copy(int device, void* destination, const void* source, int64_t bytes, void* stream) {
@@ -163,5 +204,6 @@ double event_milliseconds(void* start, void* end) {
 
 void device_limit(int64_t) {}
 int64_t device_in_use() { return used.load(); }
+int64_t mapped_in_use() { return mapped.load(); }
 
 }  // namespace pyfocus

@@ -36,6 +36,11 @@ void device_release(int device, void* memory) noexcept;
 void* pinned_allocate(int64_t bytes);
 void pinned_release(void* memory) noexcept;
 
+// Page-locked host memory that kernels of the device read and write over the bus, at the address that the host has for
+// it. Releasing waits for the device's work.
+void* mapped_allocate(int device, int64_t bytes);
+void mapped_release(int device, void* memory) noexcept;
+
 // In stream order, between any two of host and device memory; host memory that is not pinned makes the call wait.
 void device_copy(int device, void* destination, const void* source, int64_t bytes, void* stream);
 void device_fill(int device, void* destination, int byte, int64_t bytes, void* stream);
@@ -52,7 +57,8 @@ double event_milliseconds(void* start, void* end);        // between two recorde
 
 // For tests of the emulation only: allocations fail past so many bytes in use; 0: no limit. No effect on real devices.
 void device_limit(int64_t bytes);
-int64_t device_in_use();  // bytes allocated here and not released
+int64_t device_in_use();  // bytes of device memory allocated here and not released
+int64_t mapped_in_use();  // the same of mapped host memory
 
 // What a launcher does with arrays on a CUDA device: call the op's CUDA launcher, or say that there is none.
 [[noreturn]] void no_cuda(const char* function);

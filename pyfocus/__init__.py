@@ -31,6 +31,7 @@ from .develop import develop
 from .fuse import Average, Fused, Fuser
 from .io import read_burst, write_depth, write_dng, write_image
 from .laplacian import Laplacian
+from .noise import NoiseLevel, estimate_noise
 from .register import Registration, register
 from .stack import stack
 from .stacker import Stacked, Stacker
@@ -44,12 +45,14 @@ __all__ = [
     "Fuser",
     "Laplacian",
     "Meta",
+    "NoiseLevel",
     "Registration",
     "Stacked",
     "Stacker",
     "__version__",
     "develop",
     "errors",
+    "estimate_noise",
     "read_burst",
     "register",
     "simulate",

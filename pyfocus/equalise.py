@@ -56,11 +56,14 @@ class Equaliser:
 
 
 def thumb_of(frame: Frame, levels: Meta | None = None, *, threads: int = 0, arrays: Arrays = HOST) -> Thumb:
-    """A frame as the equaliser sees it; ``levels`` as for :func:`pyfocus.planes.planes_of`."""
+    """A frame as the equaliser sees it; ``levels`` as for :func:`pyfocus.planes.planes_of`.
+
+    On a device one thread at a time: every frame's small picture is made in the same array.
+    """
     planes = planes_of(frame, levels, arrays=arrays)
     height, width = planes.size(frame.size)
     factor = min(64, max(1, -(-max(height, width) // _THUMB_PX)))
-    thumb = arrays.empty((planes.count, height // factor, width // factor))
+    thumb = arrays.kept("thumb", (planes.count, height // factor, width // factor))
     # every skip-th pixel is enough for a mean; a device reads them all in less time than it takes to say so
     skip = 1 if planes.is_mosaic or arrays.is_device else _stride(factor)
     source = planes.source

@@ -6,8 +6,11 @@
     ├── BurstError          the frames do not belong together (sizes, cameras, number)
     ├── ArgumentError       a value, shape or dtype the function does not take (also a ValueError)
     ├── RegistrationError   no frame could be registered
+    ├── NoiseError          no place flat enough to tell the noise
     ├── ResourceError       memory, threads or a device that is not there (also a RuntimeError)
     │   └── DeviceError     a device that is there failed: a launch, a copy, a driver
+    ├── ExportError         a model that cannot be exported, or whose exported form gives something else
+    ├── TrainingError       a training run that learns nothing any more
     └── Cancelled           the caller asked to stop
 
 Every text names the function or file, what was expected, what was found, and what to try.
@@ -40,12 +43,24 @@ class RegistrationError(PyfocusError):
     """No frame could be registered to the reference."""
 
 
+class NoiseError(PyfocusError):
+    """No place in the frames is flat enough to tell their noise."""
+
+
 class ResourceError(PyfocusError, RuntimeError):
     """Memory, threads or a device that is not there."""
 
 
 class DeviceError(ResourceError):
     """A CUDA device that is there failed: a launch, a copy or its driver."""
+
+
+class TrainingError(PyfocusError):
+    """A training run that learns nothing any more: its loss has left the finite, or has risen far."""
+
+
+class ExportError(PyfocusError):
+    """A model that cannot be exported, or whose exported form does not give what the model gives."""
 
 
 class Cancelled(PyfocusError):

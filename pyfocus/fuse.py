@@ -34,6 +34,11 @@ class Fuser(Protocol):
 
     Planes are (C, H, W) float32 in linear light, all frames of one size, in the reference geometry; ``valid`` is
     (H, W) uint8, 1 where the frame saw the scene, or None for everywhere.
+
+    Optional: a method ``begin(frame)``, which is called with the burst's first :class:`Frame`, as the camera gave it,
+    before anything is pushed (again, when the work starts anew on the CPU); an attribute ``domain``, "rgb" or "raw",
+    when only that domain will do; ``gives_depth``, False when there is never a depth map; ``memory``, the bytes that it
+    may keep here of frames or state, which the pipeline sets where it is None.
     """
 
     def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:

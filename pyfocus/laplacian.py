@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import _C
 from .arrays import HOST, AnyArray, Arrays
-from .errors import ArgumentError
+from .errors import ArgumentError, ResourceError
 from .fuse import Fused, Mask, Planes, _Folding
 
 #: Variance of a level's detail for white noise of variance 1 in the frame, levels 0, 1, 2, ...
@@ -24,16 +24,20 @@ _COARSER = 0.1  # share of the next coarser level's energy in a rating
 _FLOOR = 2.0  # the noise floor, in noise variances
 _UNSURE, _SURE = 0.1, 0.5  # 1 - mean / largest rating: where the depth is a guess, and where it is 95 % right
 _SMALLEST = 1e-8  # and at least this: 8-bit steps in the shadows
+_SPILLED = 2  # levels whose sums leave a device that is too small: 20 of the 21.3 bytes per pixel of all of them
 
 
 class _Level:
-    """Accumulators and scratch of one level: fine grid (C, h, w), coarse grid (H, W)."""
+    """Accumulators and scratch of one level: fine grid (C, h, w), coarse grid (H, W).
 
-    def __init__(self, arrays: Arrays, planes: int, height: int, width: int, power: int) -> None:
+    ``mapped``: numerator and denominator, which each frame reads and writes just once and in order, lie in the host.
+    """
+
+    def __init__(self, arrays: Arrays, planes: int, height: int, width: int, power: int, mapped: bool) -> None:
         low = ((height + 1) // 2, (width + 1) // 2)
         self.size, self.low, self.power = (height, width), low, power
-        self.numerator = arrays.zeros((planes, height, width))
-        self.denominator = arrays.zeros((height, width))
+        self.numerator = arrays.zeros((planes, height, width), mapped=mapped)
+        self.denominator = arrays.zeros((height, width), mapped=mapped)
         self.peak = arrays.zeros(low)
         self.before = arrays.empty(low)
         self.energy = arrays.empty(low)
@@ -41,37 +45,72 @@ class _Level:
         self.coarse = arrays.empty((planes, *low))  # the frame's next Gaussian level
         self.seen: AnyArray | None = None  # where the frame saw all that this grid shows; made when a frame has a mask
 
+    def spill(self, arrays: Arrays) -> None:
+        """The sums, as they are, to mapped memory."""
+        for name in ("numerator", "denominator"):
+            there = getattr(self, name)
+            mapped = arrays.empty(there.shape, mapped=True)
+            _C.device_copy(mapped, there, stream=arrays.stream)
+            setattr(self, name, mapped)
+
+    def move_to_host(self, arrays: Arrays) -> None:
+        """Everything to NumPy arrays, from where ``arrays`` had it."""
+        for name in ("numerator", "denominator", "peak"):
+            setattr(self, name, arrays.to_host(getattr(self, name)))
+        for name in ("before", "energy", "rating", "coarse"):
+            setattr(self, name, HOST.empty(getattr(self, name).shape))
+        self.seen = None
+
 
 class Laplacian(_Folding):
     """Laplacian-pyramid fusion in one pass and constant memory: about 31 bytes per pixel of three planes.
 
     ``arrays``: where the accumulators lie, and where frames are folded. On a CUDA device, frames are device arrays in
     C order (or NumPy arrays, which are copied there), made or uploaded in the order of ``arrays.stream``; the planes
-    of ``preview`` and ``finish`` stay there, depth and confidence come to the host.
+    of ``preview`` and ``finish`` stay there, depth and confidence come to the host. ``spill``: 20 of the 31 bytes lie
+    in page-locked memory of the host instead, which the device's kernels work in over the bus: slower, and the same
+    bytes come of it.
 
-    Deterministic: the same frames give the same bytes for any number of threads.
+    Deterministic: the same frames give the same bytes for any number of threads. A frame for which there is no memory
+    (ResourceError) leaves everything as it was.
     """
 
     def __init__(
-        self, threads: int = 0, levels: int | None = None, *, depth: bool = True, arrays: Arrays = HOST
+        self,
+        threads: int = 0,
+        levels: int | None = None,
+        *,
+        depth: bool = True,
+        arrays: Arrays = HOST,
+        spill: bool = False,
     ) -> None:
         super().__init__(threads)
+        self.spilled = spill
         self.arrays, self._how = arrays, {"threads": threads, "stream": arrays.stream}
         self._want_depth = depth
         self._wanted = levels
         self._levels: list[_Level] = []
+        self._thinned: dict[str, AnyArray] = {}
 
     def push(self, planes: AnyArray, valid: AnyArray | None = None, *, index: float | None = None) -> None:
         """Fold a frame in; see :class:`pyfocus.Fuser`."""
         place = float(self.frames if index is None else index)
         self._check_place(planes, valid)
-        if self._accept(planes, valid):
-            self._begin(*planes.shape)
-        planes, valid = self._brought(planes), None if valid is None else self._brought(valid)
-        if isinstance(valid, np.ndarray) and valid.all():
-            valid = None
-        self._measure(planes, valid)
-        energy, light, seen, middle = self._samples(valid is not None)  # before the rest: a device has work meanwhile
+        first = self._accept(planes, valid)
+        try:  # whatever needs memory comes before what changes an accumulator
+            if first:
+                self._begin(*planes.shape)
+            planes, valid = self._brought(planes), None if valid is None else self._brought(valid)
+            if isinstance(valid, np.ndarray) and valid.all():
+                valid = None
+            self._measure(planes, valid)
+            samples = self._samples(valid is not None)  # before the rest: a device has work meanwhile
+        except ResourceError:
+            self.frames -= 1
+            if first:
+                self._shape, self._levels = None, []
+            raise
+        energy, light, seen, middle = samples
         self._pool()
         self._fold(planes, valid is not None, *self._noise_floor(energy, light, seen, middle))
         last = self._levels[-1]
@@ -97,6 +136,23 @@ class Laplacian(_Folding):
         self._levels = []
         return Fused(image, depth, confidence)
 
+    def spill(self) -> None:
+        """From here on as with ``spill=True``: what was folded goes to mapped memory, for a device that ran short."""
+        for level in self._levels[:_SPILLED]:
+            level.spill(self.arrays)
+        self.spilled = True
+
+    def move_to_host(self) -> None:
+        """From here on as with ``arrays=HOST``; what was folded stays, and no device memory is needed to bring it."""
+        old = self.arrays
+        for level in self._levels:
+            level.move_to_host(old)
+        for name in ("_base", "_base_weight", "_index", "_index_weight", "_total", "_seen"):
+            if self._levels and hasattr(self, name):
+                setattr(self, name, old.to_host(getattr(self, name)))
+        self._thinned.clear()
+        self.arrays, self._how = HOST, {"threads": self.threads, "stream": HOST.stream}
+
     def _check_place(self, planes: AnyArray, valid: AnyArray | None) -> None:
         """On the host NumPy arrays are taken; on a device NumPy arrays, and device arrays that lie there."""
         for name, array in (("planes", planes), ("valid", valid)):
@@ -114,7 +170,8 @@ class Laplacian(_Folding):
         new = self.arrays
         levels = self._wanted or max(1, int(np.log2(max(min(height, width), 16) / 8)))
         for i in range(levels):
-            self._levels.append(_Level(new, count, height, width, power=4 if i == 0 else 8))
+            mapped = self.spilled and i < _SPILLED
+            self._levels.append(_Level(new, count, height, width, power=4 if i == 0 else 8, mapped=mapped))
             height, width = (height + 1) // 2, (width + 1) // 2
         self._base, self._base_weight = new.zeros((count, height, width)), new.zeros((height, width))
         self._noise: tuple[float, float] | None = None
@@ -123,7 +180,7 @@ class Laplacian(_Folding):
             grid = self._levels[self._depth_level].low
             self._index, self._index_weight = new.zeros(grid), new.zeros(grid)
             self._total, self._seen = new.zeros(grid), new.zeros(grid, np.int32)
-        self._thinned: dict[str, AnyArray] = {}
+        self._thinned.clear()
 
     def _measure(self, planes: AnyArray, valid: AnyArray | None) -> None:
         """Gaussian levels of the frame, the energy of its detail per level, and what the levels saw."""
@@ -216,13 +273,28 @@ class Laplacian(_Folding):
         return maps[0], np.clip(maps[1], 0, 1)
 
     def _collapse(self, in_place: bool) -> AnyArray:
-        image = self.arrays.empty(self._base.shape)
+        """The picture level by level, coarsest first, each where the last frame's Gaussian level was.
+
+        The finest has no such place: it goes where its own numerator is, or for a preview to an array of its own.
+        """
+        image = self._levels[-1].coarse
         _C.pyramid_mean(self._base, self._base_weight, image, **self._how)
-        for level in reversed(self._levels):
-            out = level.numerator if in_place else self.arrays.empty(level.numerator.shape)
+        for i in reversed(range(len(self._levels))):
+            level = self._levels[i]
+            if i > 0:
+                out = self._levels[i - 1].coarse
+            else:
+                out = level.numerator if in_place else self._picture(level.numerator.shape)
             _C.pyramid_collapse(level.numerator, level.denominator, image, out, **self._how)
             image = out
         return image
+
+    def _picture(self, shape: tuple[int, ...]) -> AnyArray:
+        """Room for a preview, in the host's memory where a device has none left."""
+        try:
+            return self.arrays.empty(shape)
+        except ResourceError:
+            return self.arrays.empty(shape, mapped=True)
 
 
 def _noise_step(size: tuple[int, ...]) -> int:

@@ -75,7 +75,7 @@ def planes_of(frame: Frame, levels: Meta | None = None, gain: npt.ArrayLike = 1.
     scale = np.broadcast_to(np.asarray(gain, float), count)
     arguments: dict[str, Any] = {}
     if kind == np.float32:
-        if facts.encoding == "srgb" and not arrays.is_device:
+        if frame.meta.encoding == "srgb" and not arrays.is_device:
             source = np.asarray(srgb_to_linear(source), np.float32)
     elif facts.encoding == "srgb":
         arguments["table"] = arrays.constant(decode_lut(kind))

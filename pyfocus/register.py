@@ -167,6 +167,13 @@ class Registrar:
         self._steps.append(step)
         return step if step.registered and chain is self._chains[0] else replace(step, registered=False)
 
+    def move_to_host(self) -> None:
+        """Go on on the CPU; what was registered stays."""
+        for chain in self._chains:
+            levels = [self._arrays.to_host(level) for level in chain.luma.levels]
+            chain.luma = replace(chain.luma, levels=levels, first_small=0, small=levels)
+        self._arrays = HOST
+
     def _forget(self) -> None:
         """Keep the first chain, the newest and the longest others: strays must not cost memory for ever."""
         if len(self._chains) > _TAILS + 2:

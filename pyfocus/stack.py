@@ -14,11 +14,13 @@ import numpy as np
 
 from .ahead import read_ahead
 from .arrays import arrays_of
+from .bring import Brought
 from .burst import Array, Burst, Frame
 from .errors import BurstError, RegistrationError, ResourceError
 from .fuse import Fuser
+from .fusers import FuserName, resolve_fuser
 from .register import Motion, Progress, Registration, check_reference, choose_reference, register_on
-from .stacker import Brought, FuserName, Stacked, Stacker
+from .stacker import Stacked, Stacker
 from .warp import Domain, Interpolation
 
 _BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped frame, accumulators, scratch
@@ -27,7 +29,7 @@ _BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped
 def stack(
     frames: Burst | Sequence[Array],
     *,
-    fuser: FuserName | Fuser = "laplacian",
+    fuser: FuserName | str | Fuser = "laplacian",
     domain: Domain = "rgb",
     motion: Motion = "similarity",
     reference: str | int = "auto",
@@ -48,17 +50,19 @@ def stack(
     ``frames``: a Burst (``read_burst(paths)``) or arrays (H, W[, 3]). ``domain``: "rgb" demosaics each raw frame and
     fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both.
     ``reference``: "auto" (the frame with the narrowest view, so that no border is invented), "first", "middle", "last"
-    or an index. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what every
-    frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the
-    accumulators leave of it keeps decoded frames between the two passes. ``device`` and ``device_memory`` as for
-    :class:`Stacker`. ``progress(stage, done, total)`` is called from this thread and may raise to stop. Raises
-    BurstError, ReadError, RegistrationError, ResourceError.
+    or an index. ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx) or
+    any :class:`Fuser`. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what
+    every frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the
+    accumulators leave of it keeps decoded frames between the two passes, or what a network keeps until the end.
+    ``device`` and ``device_memory`` as for :class:`Stacker`. ``progress(stage, done, total)`` is called from this
+    thread and may raise to stop. Raises BurstError, ReadError, RegistrationError, ResourceError.
     """
+    started, tell = time.perf_counter(), progress or (lambda stage, done, total: None)
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
-    tell = progress or (lambda stage, done, total: None)
-    started = time.perf_counter()
     arrays = arrays_of(device, device_memory)
-    burst = _kept(burst, memory)
+    fuser = resolve_fuser(fuser, domain=domain, threads=threads, device=device)
+    if memory is not None:
+        burst = _use(burst, fuser, memory - _need(burst, memory))
     registration = transforms
     if registration is None and align and len(burst) > 1:
         wanted = check_reference(reference, len(burst))
@@ -113,10 +117,16 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
     return [burst.names[i] for i in range(count) if not used[i]]
 
 
-def _kept(burst: Burst, memory: int | None) -> Burst:
-    """The burst, its decoded frames kept between the passes as far as ``memory`` allows."""
-    if memory is None:
-        return burst
+def _use(burst: Burst, fuser: FuserName | Fuser, room: int) -> Burst:
+    """Give the room that is left to a fuser that asks for some, a network, or else to decoded frames."""
+    if getattr(fuser, "memory", 0) is not None:
+        return _kept(burst, room)
+    fuser.memory = room  # type: ignore[union-attr]
+    return burst
+
+
+def _need(burst: Burst, memory: int) -> int:
+    """Bytes that the work itself takes. Raises ResourceError when that is more than ``memory``."""
     first = burst[0]
     height, width = first.size
     planes = 1 if first.data.ndim == 2 and not first.is_mosaic else 3
@@ -126,7 +136,12 @@ def _kept(burst: Burst, memory: int | None) -> Burst:
             f"stack: frames of {first.size[1]} x {first.size[0]} px need {need / 1e9:.2f} GB, "
             f"memory allows {memory / 1e9:.2f} GB; raise it or use smaller frames"
         )
-    keep = int((memory - need) // max(1, first.data.nbytes))
+    return int(need)
+
+
+def _kept(burst: Burst, room: int) -> Burst:
+    """The burst, its decoded frames kept between the passes as far as there is room for them."""
+    keep = room // max(1, burst[0].data.nbytes)
     cache: dict[int, Frame] = {}
 
     def read(i: int) -> Frame:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .affine import Matrix, as_matrix, common_valid_rect
-from .arrays import HOST, Arrays, DeviceArrays, arrays_of
+from .arrays import HOST, AnyArray, Arrays, arrays_of
+from .bring import Bringer, Brought
 from .burst import Array, Frame, Meta, check_pixels
 from .develop import develop, enlarge, mosaic_of
-from .equalise import Equaliser, Thumb, thumb_of
-from .errors import ArgumentError, BurstError, DeviceError, RegistrationError, ResourceError
+from .equalise import Equaliser
+from .errors import BurstError, DeviceError, RegistrationError, ResourceError
 from .fuse import Average, Fused, Fuser
+from .fusers import FuserName, resolve_fuser
 from .io import MIN_SIZE_PX, upright
 from .laplacian import Laplacian
 from .register import Motion, Registrar, Registration, luminance_of
-from .staging import Slot, Staging
 from .warp import Domain, Interpolation, Warper
 
-FuserName = Literal["average", "laplacian"]
-FUSERS: tuple[FuserName, ...] = ("average", "laplacian")
+Run = Callable[..., Any]  # of a step and its arguments
+_SPILLED = "; the accumulators are kept in host memory, which is slower"
+_ON_CPU = "; the work goes on on the CPU"
 
 
 @dataclass(frozen=True)
@@ -70,28 +74,22 @@ class Stacked:
         return upright(enlarge(plane, threads=self.threads) if self.is_mosaic else plane, self.meta.orientation)
 
 
-@dataclass(frozen=True)
-class Brought:
-    """A frame where the work is: on a device with its thumb and its place in the staging."""
-
-    frame: Frame
-    thumb: Thumb | None = None
-    slot: Slot | None = None
-
-
 class Stacker:
     """Frames as they arrive: ``push`` each one, ``preview`` at any time, ``finish`` once.
 
     The first frame is the reference; each later one is registered to the frame before it and resampled once. Memory
     stays the same for any number of frames. ``transform`` skips registration for a frame whose place is known.
+    ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx), or any Fuser.
     ``device``: "cpu", "cuda", "cuda:1" or "auto" (the first CUDA device, if there is one); ``device_memory``: bytes of
-    it not to exceed. When a device's memory does not suffice, the work goes on on the CPU, with a RuntimeWarning.
+    it not to exceed. Where that or the device's memory does not suffice, the accumulators are kept in page-locked
+    memory of the host (slower, the same pixels); where even the frame in work does not fit, the work goes on on the
+    CPU. A run says that with one RuntimeWarning. Memory that is gone when a later frame comes is treated alike.
     Raises BurstError for frames that do not match the first, ResourceError for a device that is not there.
     """
 
     def __init__(
         self,
-        fuser: FuserName | Fuser = "laplacian",
+        fuser: FuserName | str | Fuser = "laplacian",
         *,
         domain: Domain = "rgb",
         motion: Motion = "similarity",
@@ -104,8 +102,9 @@ class Stacker:
         device: str | Arrays = "cpu",
         device_memory: int | None = None,
     ) -> None:
-        self._wanted, self._depth, self._threads = fuser, depth, threads
-        _check_fuser(fuser)
+        self._depth, self._threads = depth, threads
+        place = arrays_of(device, device_memory)
+        self._wanted = resolve_fuser(fuser, domain=domain, threads=threads, device=place.name)
         self._motion: Motion | None = motion if align else None
         self._equalise, self._crop = equalise, crop
         self._domain, self._interpolation = domain, interpolation
@@ -114,13 +113,13 @@ class Stacker:
         self._used: list[Matrix] = []
         self._names: list[str] = []
         self.left_out: list[str] = []
-        self._work_on(arrays_of(device, device_memory))
+        self._begun, self._warned = False, False
+        self._work_on(place)
 
-    def _work_on(self, arrays: Arrays) -> None:
-        """Begin, or begin anew, with everything on one side."""
-        self._arrays = arrays
-        self._staging = Staging(arrays) if isinstance(arrays, DeviceArrays) else None
-        self._fuser = _make_fuser(self._wanted, self._threads, self._depth, arrays)
+    def _work_on(self, arrays: Arrays, spill: bool = False) -> None:
+        """Begin, or begin anew, with everything on one side; ``spill`` as for :class:`pyfocus.Laplacian`."""
+        self._arrays, self._bringer = arrays, Bringer(arrays, self._equalise)
+        self._fuser = _make_fuser(self._wanted, self._threads, self._depth, arrays, spill)
         self._registrar = Registrar(self._motion, threads=self._threads, arrays=arrays) if self._motion else None
 
     def push(self, frame: Frame | Array, *, transform: npt.ArrayLike | None = None, index: float | None = None) -> bool:
@@ -137,17 +136,17 @@ class Stacker:
     @property
     def has_begun(self) -> bool:
         """True when a frame was folded: only then may others be brought ahead, in another thread."""
-        return self._first is not None
+        return self._begun
 
     def push_brought(self, frame: Frame | Brought, transform: npt.ArrayLike | None, index: float | None) -> bool:
         """``push`` for a frame that ``bring`` brought, or that is still to be."""
         name = (frame.frame if isinstance(frame, Brought) else frame).meta.name or f"frame {len(self._names)}"
         place = float(len(self._names) if index is None else index)
         known = None if transform is None else as_matrix("Stacker.push", transform)
-        if isinstance(frame, Frame) and self._first is None:
+        if isinstance(frame, Frame) and not self._begun:
             matrix = self._push_first(frame, known, place)
         else:
-            matrix = self._fold(self.bring(frame), known, place)
+            matrix = self._fold(self._or_with_less, frame, known, place)
         self._names.append(name)
         if matrix is None:
             self.left_out.append(name)
@@ -156,46 +155,102 @@ class Stacker:
         return True
 
     def _push_first(self, frame: Frame, known: Matrix | None, place: float) -> Matrix | None:
-        """The first frame, with which all memory is taken: when a device has too little, the CPU takes over."""
-        try:
-            self._begin(frame)
-            return self._fold(self.bring(frame), known, place)
-        except ResourceError as error:
-            if not self._arrays.is_device or isinstance(error, DeviceError):
-                raise
-            warnings.warn(f"{error}; the work goes on on the CPU", RuntimeWarning, stacklevel=4)
+        """The first frame, with which all memory is taken: on the device, or less of it, or else on the CPU."""
+        text = ""
+        for spill in (False, True) if self._wanted == "laplacian" else (False,):
+            if spill:
+                self._work_on(self._arrays, spill)
+            try:
+                self._begin(frame)
+                matrix = self._fold(_once, frame, known, place)
+            except ResourceError as error:
+                text = self._no_memory(error)
+                continue  # out of here, so that the error lets go of the arrays that it saw
+            if spill:
+                self._warn(f"Stacker: {self._arrays.shortage()}{_SPILLED}")
+            self._begun = True
+            return matrix
+        self._warn(text + _ON_CPU)
         self._work_on(HOST)
         self._begin(frame)
-        return self._fold(self.bring(frame), known, place)
+        self._begun = True
+        return self._fold(_once, frame, known, place)
 
-    def bring(self, frame: Frame | Brought) -> Brought:
-        """A frame to where the work is, with what the equaliser sees of it: may run in the thread that read it."""
+    def _fold(self, run: Run, frame: Frame | Brought, known: Matrix | None, place: float) -> Matrix | None:
+        """Bring, register, equalise, warp and fuse a frame; None when it could not be registered."""
+        brought = run(self._bring, frame)
+        try:
+            matrix = run(self._place, brought) if known is None else known
+            if matrix is not None:
+                run(self._fuse, brought, matrix, place)
+            return matrix
+        finally:
+            brought.give_back()
+
+    def _or_with_less(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """What a step gives; where the device has no memory for it, the work takes less of it and the step is tried
+        again: a step that fails changes nothing, and what was folded is kept."""
+        while True:
+            try:
+                return step(*arguments)
+            except ResourceError as error:
+                text = self._no_memory(error)
+            self._take_less(text)
+
+    def _no_memory(self, error: ResourceError) -> str:
+        """The error's text. Raises the error itself when it is none of a device's memory."""
+        if not self._arrays.is_device or isinstance(error, DeviceError):
+            raise error
+        return str(error)
+
+    def _take_less(self, text: str) -> None:
+        """Let the accumulators go on in mapped memory; when they do already, or cannot, all the work on the CPU."""
+        fuser = self._fuser if self._wanted == "laplacian" and isinstance(self._fuser, Laplacian) else None
+        if fuser and not fuser.spilled:
+            try:
+                fuser.spill()
+                self._warn(text + _SPILLED)
+                return
+            except ResourceError as error:
+                text = self._no_memory(error)
+        self._warn(text + _ON_CPU)
+        if fuser:
+            fuser.move_to_host()
+        if self._registrar:
+            self._registrar.move_to_host()
+        self._arrays, self._bringer = HOST, Bringer(HOST, self._equalise)
+        self._warper = self._make_warper()
+
+    def _warn(self, text: str) -> None:
+        """Once in a run, of the first thing that went another way, at the line that called the library."""
+        caller, level = sys._getframe(), 1
+        while caller.f_back and caller.f_globals.get("__package__") == __package__:
+            caller, level = caller.f_back, level + 1
+        if not self._warned:
+            warnings.warn(text, RuntimeWarning, stacklevel=level)
+        self._warned = True
+
+    def bring(self, frame: Frame) -> Frame | Brought:
+        """A frame to where the work is, with what the equaliser sees of it: may run in the thread that read it.
+
+        One that there is no memory for is given back as it is; ``push_brought`` then sees to it.
+        """
+        try:
+            return self._bring(frame)
+        except ResourceError as error:
+            if isinstance(error, DeviceError):
+                raise
+            return frame
+
+    def _bring(self, frame: Frame | Brought) -> Brought:
         if isinstance(frame, Brought):
             return frame
         self._check(frame)
-        if self._staging is None:
-            return Brought(frame)
-        there, slot = self._staging.put(frame)
-        thumb = None
-        if self._equalise:
-            thumb = thumb_of(there, self._first, threads=self._threads, arrays=self._staging.arrays)
-        return Brought(there, thumb, slot)
+        return self._bringer.bring(frame, self._first)
 
-    def _fold(self, brought: Brought, known: Matrix | None, place: float) -> Matrix | None:
-        """Register, equalise, warp and fuse a frame; None when it could not be registered."""
-        if self._staging and brought.slot:
-            self._staging.ready(brought.slot)
-        try:
-            matrix = self._place(brought.frame) if known is None else known
-            if matrix is not None:
-                self._fuse(brought.frame, brought.thumb, matrix, place)
-            return matrix
-        finally:
-            if self._staging and brought.slot:
-                self._staging.done(brought.slot)
-
-    def _fuse(self, frame: Frame, thumb: Thumb | None, matrix: Matrix, place: float) -> None:
-        gain = self._equaliser.gain(thumb or frame, matrix) if self._equalise else 1.0
+    def _fuse(self, brought: Brought, matrix: Matrix, place: float) -> None:
+        frame = self._bringer.here(brought)
+        gain = self._equaliser.gain(brought.thumb or frame, matrix) if self._equalise else 1.0
         planes, valid = self._warper.warp(frame, matrix, self._size, gain)
         if self._arrays.is_device and getattr(self._fuser, "arrays", HOST) is not self._arrays:
             planes, valid = self._arrays.to_host(planes), self._arrays.to_host(valid)  # a fuser that knows only NumPy
@@ -205,7 +260,7 @@ class Stacker:
         """The picture so far, (H, W, 3) or (H, W) uint8 sRGB. Of a mosaic at half size, without demosaicing."""
         if self._first is None:
             raise BurstError("Stacker.preview: no frames were pushed")
-        planes = self._arrays.to_host(self._fuser.preview())
+        planes = self._at_host(self._fuser.preview())
         if planes.shape[0] == 4:
             planes = np.stack([planes[0], (planes[1] + planes[2]) / 2, planes[3]])
         return develop(planes, self._first, bits=8, threads=self._threads)
@@ -217,8 +272,7 @@ class Stacker:
                 raise RegistrationError("Stacker.finish: none of the frames could be used; try align=False")
             raise BurstError("Stacker.finish: no frames were pushed")
         fused = self._fuser.finish()
-        if not isinstance(fused.image, np.ndarray):
-            fused = Fused(self._arrays.to_host(fused.image), fused.depth, fused.confidence)
+        fused = Fused(self._at_host(fused.image), fused.depth, fused.confidence)
         rect = (0, 0, *self._size)
         if self._crop and len(self._used) > 1:
             rect = _even(common_valid_rect(np.stack(self._used), self._size))
@@ -238,10 +292,20 @@ class Stacker:
         height, width = frame.size
         self._size = (height // 2 * 2, width // 2 * 2) if frame.is_mosaic else (height, width)
         self._equaliser = Equaliser(frame.meta, self._threads)
-        self._warper = Warper(
-            self._domain, self._interpolation, levels=frame.meta, threads=self._threads, arrays=self._arrays
-        )
         self._first = frame.meta
+        self._warper = self._make_warper()
+        if hasattr(self._fuser, "begin"):
+            self._fuser.begin(frame)
+
+    def _make_warper(self) -> Warper:
+        return Warper(self._domain, self._interpolation, levels=self._first, threads=self._threads, arrays=self._arrays)
+
+    def _at_host(self, planes: AnyArray) -> Array:
+        """A fuser's planes in the host's memory, wherever it works."""
+        if isinstance(planes, np.ndarray):
+            return planes
+        host: Array = getattr(self._fuser, "arrays", self._arrays).to_host(planes)
+        return host
 
     def _check(self, frame: Frame) -> None:
         if self._given is None:
@@ -252,22 +316,24 @@ class Stacker:
                 f"the first frame is {self._given[1]} x {self._given[0]} px; all frames must be alike"
             )
 
-    def _place(self, frame: Frame) -> Matrix | None:
+    def _place(self, brought: Brought) -> Matrix | None:
         if self._registrar is None:
             return np.eye(3)
+        frame = self._bringer.here(brought)
         step = self._registrar.push(luminance_of(frame, threads=self._threads, arrays=self._arrays))
         return step.transform if step.registered else None
 
 
-def _check_fuser(fuser: FuserName | Fuser) -> None:
-    if isinstance(fuser, str) and fuser not in FUSERS:
-        raise ArgumentError(f"stack: fuser must be one of {', '.join(FUSERS)}, got {fuser!r}")
-
-
-def _make_fuser(fuser: FuserName | Fuser, threads: int, depth: bool, arrays: Arrays) -> Fuser:
+def _make_fuser(fuser: FuserName | Fuser, threads: int, depth: bool, arrays: Arrays, spill: bool) -> Fuser:
     if not isinstance(fuser, str):
         return fuser
-    return Laplacian(threads, depth=depth, arrays=arrays) if fuser == "laplacian" else Average(threads)
+    if fuser == "average":
+        return Average(threads)
+    return Laplacian(threads, depth=depth, arrays=arrays, spill=spill)
+
+
+def _once(step: Callable[..., Any], *arguments: Any) -> Any:
+    return step(*arguments)
 
 
 def _even(rect: tuple[int, int, int, int]) -> tuple[int, int, int, int]:

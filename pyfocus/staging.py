@@ -31,6 +31,8 @@ class Slot:
 class Staging:
     """Brings frames to a device over a stream of its own; at most ``slots`` frames are on their way or in use.
 
+    All slots are made with the first frame, so that memory for them does not run out later.
+
     ``put`` may run in another thread than the work: it copies the frame into page-locked memory, enqueues the copy and
     returns. ``arrays`` has the copies' stream: what must follow a copy may run there, beside the work. Between
     ``ready`` and ``done`` the work's own stream reads the frame.
@@ -75,11 +77,17 @@ class Staging:
                         f"Staging.put: all {self._most} frames that fit are in use; give one back first"
                     )
                 del self._slots[free]  # of another size; its memory goes before the new one's comes
-            pinned = _C.PinnedArray(list(data.shape), str(data.dtype))
-            copied, used = _C.Event(self._work.device), _C.Event(self._work.device)
-            slot = Slot(pinned, np.asarray(pinned), self.arrays.empty(data.shape, data.dtype), copied, used)
-            self._slots.append(slot)
+            while len(self._slots) < self._most:
+                self._slots.append(self._make(data))
+            slot = self._slots[-1]
+            slot.free = False
             return slot
+
+    def _make(self, data: Array) -> Slot:
+        pinned = _C.PinnedArray(list(data.shape), str(data.dtype))
+        copied, used = _C.Event(self._work.device), _C.Event(self._work.device)
+        there = self.arrays.empty(data.shape, data.dtype)
+        return Slot(pinned, np.asarray(pinned), there, copied, used, free=True)
 
 
 def _plain(frame: Frame) -> tuple[Array, Meta]:

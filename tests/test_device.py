@@ -114,3 +114,38 @@ def test_too_much_memory_is_one_error_and_leaves_nothing():
     finally:
         _C.device_limit(0)
     assert _C.device_in_use() == before
+
+
+def test_mapped_arrays_are_the_hosts_and_kernels_take_them():
+    before, mapped = _C.device_in_use(), _C.mapped_in_use()
+    picture = np.random.default_rng(1).random((3, 6, 5), np.float32)
+    source, out = _C.DeviceArray((3, 6, 5), mapped=True), _C.DeviceArray((6, 5), mapped=True)
+    assert source.mapped and not _C.DeviceArray((1,)).mapped
+    assert source.device == 0 and source.reshape([18, 5]).mapped and source.__dlpack_device__() == (2, 0)
+    assert _C.device_in_use() == before and _C.mapped_in_use() == mapped + 4 * 6 * 5 * 4
+    _C.device_copy(source, picture)
+    _C.luminance(source, [0.2, 0.3, 0.5], out)
+    expected = np.tensordot(np.array([0.2, 0.3, 0.5]), picture.astype(np.float64), 1)
+    np.testing.assert_allclose(on_host(out), expected, rtol=1e-6)
+    there = _C.DeviceArray((6, 5))
+    _C.device_copy(there, out)
+    _C.device_fill(out, 0)
+    assert not on_host(out).any() and np.allclose(on_host(there), expected)
+    part = source.part(1, 2)
+    del source, out, there
+    np.testing.assert_array_equal(on_host(part), picture[1:2])
+    assert _C.mapped_in_use() == mapped + picture.nbytes
+    del part
+    assert (_C.device_in_use(), _C.mapped_in_use()) == (before, mapped)
+
+
+def test_mapped_arrays_do_not_count_as_device_memory():
+    if _C.device_archs() != "host":
+        pytest.skip("a real device's memory cannot be made to run out here")
+    _C.device_limit(_C.device_in_use() + 100)
+    try:
+        assert _C.DeviceArray((1000,), mapped=True).nbytes == 4000
+        with pytest.raises(ResourceError, match="out of memory on device 0"):
+            _C.DeviceArray((1000,))
+    finally:
+        _C.device_limit(0)

@@ -39,4 +39,7 @@ def test_every_part_runs_on_the_emulated_device(tmp_path):
     for name in ("warp lanczos3", "pyramid fold", "ecc step", "burst of 3", "deform_conv forward, float16", "fold of"):
         rows = [row for key, row in measured.items() if key.startswith(name)]
         assert rows and all(row["ms"] > 0 and row["bytes"] > 0 for row in rows), name
+    whole, spilled = (r for name, r in measured.items() if "MP, rgb" in name)
+    assert spilled["name"] == whole["name"] + ", accumulators in host" and spilled["equal"]
+    assert whole["device_bytes"] - spilled["device_bytes"] == 20 * 96 * 128
     assert found["device"]["name"] in done.stdout and "left out: memcheck" in done.stdout

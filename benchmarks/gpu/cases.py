@@ -133,6 +133,11 @@ def pyramids(size: Size) -> Iterator[Case]:
         lambda s: _C.pyramid_fold(fine, coarse, rating, before, peak, 4, numerator, denominator, stream=s),
         both + 3 * one + 2 * sums, GOALS["fold"],
     )  # fmt: skip
+    far = [filled(_C.DeviceArray(sums_of.shape, mapped=True)) for sums_of in (numerator, denominator)]
+    yield Case(
+        "pyramid fold, accumulators in host",
+        lambda s: _C.pyramid_fold(fine, coarse, rating, before, peak, 4, *far, stream=s), both + 3 * one + 2 * sums,
+    )  # fmt: skip
     yield Case(
         "pyramid collapse", lambda s: _C.pyramid_collapse(numerator, denominator, coarse, out, stream=s),
         sums + both, GOALS["collapse"],

@@ -120,11 +120,12 @@ struct Event {
 };
 
 void bind_arrays(py::module_& m) {
-  py::class_<DeviceArray, std::shared_ptr<DeviceArray>>(m, "DeviceArray", "An array in the memory of a CUDA device.")
-      .def(py::init([](const std::vector<int64_t>& shape, const std::string& dtype, int device) {
-             return std::make_shared<DeviceArray>(shape, dtype_named(dtype), device);
+  py::class_<DeviceArray, std::shared_ptr<DeviceArray>>(m, "DeviceArray",
+                                                        "An array in the memory of a CUDA device, or mapped.")
+      .def(py::init([](const std::vector<int64_t>& shape, const std::string& dtype, int device, bool mapped) {
+             return std::make_shared<DeviceArray>(shape, dtype_named(dtype), device, mapped);
            }),
-           py::arg("shape"), py::arg("dtype") = "float32", py::arg("device") = 0)
+           py::arg("shape"), py::arg("dtype") = "float32", py::arg("device") = 0, py::arg("mapped") = false)
       .def_property_readonly("shape", &shape_of)
       .def_property_readonly("ndim", [](const DeviceArray& a) { return a.view().ndim; })
       .def_property_readonly("size", [](const DeviceArray& a) { return a.view().count(); })
@@ -132,6 +133,7 @@ void bind_arrays(py::module_& m) {
       .def_property_readonly("nbytes",
                              [](const DeviceArray& a) { return a.view().count() * dtype_size(a.view().dtype); })
       .def_property_readonly("device", [](const DeviceArray& a) { return a.view().device_index; })
+      .def_property_readonly("mapped", &DeviceArray::mapped)
       .def("reshape", &DeviceArray::reshape, py::arg("shape"), "The same memory as another shape.")
       .def("transpose", &DeviceArray::transpose, py::arg("order"), "The same memory with its axes in another order.")
       .def("part", &DeviceArray::part, py::arg("start"), py::arg("stop"),
@@ -195,6 +197,7 @@ void bind_device(py::module_& m) {
       py::arg("device") = 0, "Name, compute capability, multiprocessors and bytes of memory of a device.");
   m.def("device_limit", &device_limit, py::arg("bytes"), "Emulated devices: let allocations past this fail; 0: none.");
   m.def("device_in_use", &device_in_use, "Bytes of device memory that this module holds.");
+  m.def("mapped_in_use", &mapped_in_use, "Bytes of page-locked host memory mapped for devices that this module holds.");
   bind_arrays(m);
   bind_streams(m);
 }

@@ -1,4 +1,5 @@
-// Memory of a CUDA device with a shape, as Python holds it; views share the memory.
+// Memory of a CUDA device with a shape, as Python holds it; views share the memory. Where it is `mapped` it lies in the
+// host, and kernels of the device take it like their own.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -29,16 +30,20 @@ inline DLDataType dlpack_type(Dtype dtype) {
 
 class DeviceArray {
  public:
-  DeviceArray(const std::vector<int64_t>& shape, Dtype dtype, int device) {
+  DeviceArray(const std::vector<int64_t>& shape, Dtype dtype, int device, bool mapped) : mapped_(mapped) {
     view_.dtype = dtype;
     view_.device = Device::Cuda;
     view_.device_index = device;
     set_shape(shape);
-    view_.data = device_allocate(device, view_.count() * dtype_size(dtype));
-    memory_ = std::shared_ptr<void>(view_.data, [device](void* memory) { device_release(device, memory); });
+    const int64_t bytes = view_.count() * dtype_size(dtype);
+    view_.data = mapped ? mapped_allocate(device, bytes) : device_allocate(device, bytes);
+    memory_ = std::shared_ptr<void>(view_.data, [device, mapped](void* memory) {
+      mapped ? mapped_release(device, memory) : device_release(device, memory);
+    });
   }
 
   const Tensor& view() const { return view_; }
+  bool mapped() const { return mapped_; }
   const std::shared_ptr<void>& memory() const { return memory_; }
 
   std::shared_ptr<DeviceArray> reshape(const std::vector<int64_t>& shape) const {
@@ -94,6 +99,7 @@ class DeviceArray {
   }
 
   Tensor view_;
+  bool mapped_;
   std::shared_ptr<void> memory_;
 };
 

@@ -1,4 +1,4 @@
-"""The command ``pyfocus``: stack, simulate, info. The only part of the package that prints and ends a process.
+"""The command ``pyfocus``: stack, simulate, train, info. The only part of the package that prints and ends a process.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but more than a quarter of the frames was left out, 130 stopped.
 """
@@ -8,36 +8,49 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from .. import _C, environment
 from ..errors import ArgumentError, PyfocusError
-from . import info, simulating, stacking
-from .arguments import UsageError, parser
+from . import calibrating, datasets, evaluating, info, simulating, stacking, training
+from .arguments import Parser, UsageError, parser
 from .terminal import Terminal
 
 FAILED, USAGE, STOPPED = 1, 2, 130
 COMMANDS: dict[str, Callable[[argparse.Namespace, Terminal], int]] = {
+    "dataset": datasets.run,
+    "evaluate": evaluating.run,
     "info": info.run,
+    "noise": calibrating.run,
     "simulate": simulating.run,
     "stack": stacking.run,
+    "train": training.run,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's) and return its exit code."""
+    return run_line(parser(), COMMANDS, arguments)
+
+
+def run_line(
+    words: Parser,
+    commands: Mapping[str, Callable[[argparse.Namespace, Terminal], int]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """One command line in the words of a parser: what goes wrong becomes one line and an exit code."""
     logging.disable(logging.CRITICAL)  # libraries' chatter about files; what matters comes as an error
     signal.signal(signal.SIGTERM, _stop)
     terminal = Terminal()
     try:
-        options = parser().parse_args(arguments)
+        options = words.parse_args(arguments)
         terminal = Terminal(
             quiet=getattr(options, "quiet", False), verbose=getattr(options, "verbose", False), json=options.json
         )
         if not _set_threads(getattr(options, "threads", None)):
             return USAGE
-        return COMMANDS[options.command](options, terminal)
+        return commands[options.command](options, terminal)
     except UsageError as error:
         terminal.error(str(error))
         return USAGE

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..environment import MOST_THREADS
+from ..evaluate import FORMATS, PROTOCOLS, SPLITS
+from ..fusers import FUSERS, NETWORKS, names_fuser
 from ..warp import INTERPOLATIONS
 
 MOTIONS = ("translation", "similarity", "affine", "homography")
@@ -74,6 +76,41 @@ def parse_quality(text: str) -> int:
     return int(text)
 
 
+def parse_fuser(text: str) -> str:
+    """A fuser's name, a model's file (.pt, .onnx) or the folder of an exported model."""
+    if not names_fuser(text):
+        raise argparse.ArgumentTypeError(
+            f"must be one of {', '.join((*FUSERS, *NETWORKS))}, a model's file (.pt, .onnx) or the folder of an "
+            f"exported one, got {text!r}"
+        )
+    return text
+
+
+def parse_noise(text: str) -> tuple[float, float]:
+    """``SHOT,READ``: two numbers of a variance SHOT x + READ."""
+    try:
+        shot, read = (float(part) for part in text.split(","))
+    except ValueError:
+        shot = read = -1.0
+    if not (0 <= shot < 1 and 0 <= read < 1):
+        raise argparse.ArgumentTypeError(
+            f"must be SHOT,READ of a variance SHOT x + READ for x in [0, 1], such as 1e-3,1e-6, got {text!r}"
+        )
+    return shot, read
+
+
+def parse_count(text: str) -> int:
+    """A whole number, 1 or more."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def parse_border(text: str) -> int:
+    """Pixels, 0 or more."""
+    return 0 if text == "0" else parse_count(text)
+
+
 def parser() -> Parser:
     """The whole command line."""
     top = Parser(
@@ -87,6 +124,10 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _stack(commands)
     _simulate(commands)
+    _noise(commands)
+    _evaluate(commands)
+    _dataset(commands)
+    _train(commands)
     info = commands.add_parser("info", help="versions, instruction set, threads", allow_abbrev=False)
     info.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return top
@@ -128,7 +169,14 @@ def _stack(commands: Any) -> None:
     )
     add("--depth", type=Path, metavar="FILE", help="write which frame is sharpest where, 16-bit .tif or .png")
     add("--confidence", type=Path, metavar="FILE", help="write how clearly it is, 16-bit .tif or .png")
-    add("--fuser", choices=("average", "laplacian"), default="laplacian", help="default: %(default)s")
+    add(
+        "--fuser",
+        type=parse_fuser,
+        default="laplacian",
+        metavar="WHICH",
+        help="average, laplacian (the default), focusdeep (a network) or a model's file (.pt, .onnx)",
+    )
+    add("--noise", type=parse_noise, metavar="SHOT,READ", help="what a network is told (default: measured)")
     add(
         "--domain",
         choices=("raw", "rgb"),
@@ -199,6 +247,23 @@ def _simulate(commands: Any) -> None:
     _talk(command)
 
 
+def _train(commands: Any) -> None:
+    command: Parser = commands.add_parser(
+        "train",
+        help="train a network from a recipe",
+        description="Train a network from a recipe; needs torch. Ctrl-C finishes the step and keeps a checkpoint.",
+        epilog="recipes: rgb, raw, raw_noise, unet_rgb, unet_raw (as published), stream_lite, stream_base, tiny; "
+        "example: pyfocus train stream_lite -o run --set photos=photos/ --set steps=20000",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("recipe", metavar="RECIPE", help="its name, or the recipe.json of a run")
+    add("-o", "--output", type=Path, required=True, metavar="RUN", help="folder for checkpoints, model, log, samples")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe; may be repeated")
+    add("--resume", action="store_true", help="go on from the folder's last checkpoint, or begin if it has none")
+    _talk(command)
+
+
 def _optics(command: argparse.ArgumentParser) -> None:
     add = command.add_argument_group("scene, lens and sensor").add_argument
     add("--iso", type=float, metavar="S", help="sensor noise, from 0 (clean) to 1 (very noisy); without it none")
@@ -225,3 +290,63 @@ def _optics(command: argparse.ArgumentParser) -> None:
         metavar="MAP",
         help="a grey picture, bright is near, or 'synthetic' (the default)",
     )
+
+
+def _evaluate(commands: Any) -> None:
+    command: Parser = commands.add_parser(
+        "evaluate",
+        help="judge fusers by brackets with known truth",
+        description="Stack every scene of a folder with every fuser, and tell how near each comes to the truth.",
+        epilog="example: pyfocus evaluate laplacian average --data brackets --border 4 -o table.md",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add(
+        "fusers",
+        nargs="+",
+        metavar="FUSER",
+        help="average, laplacian, focusdeep (a network) or a model's file (.pt, .onnx)",
+    )
+    add("--data", type=Path, required=True, metavar="DIR", help="a scene, a folder of them at any depth, or a data set")
+    add("--split", choices=SPLITS, help="of a data set (default: test)")
+    add(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        default="paper",
+        help="paper: 8-bit sRGB as it lies (the default); score: registered on the truth, gains fitted, 6 %% cut off",
+    )
+    add("--border", type=parse_border, default=0, metavar="PX", help="also without this border, as a further column")
+    add("--paper", action="store_true", help="add the rows of the paper's Table 3, as published on its data set LSFD")
+    add("--format", choices=FORMATS, help="of the table (default: by the output's name, else text)")
+    add("-o", "--output", type=Path, metavar="FILE", help="write the table there")
+    add("--pictures", type=Path, metavar="DIR", help="write the worst tiles there: result, truth, difference x 8")
+    add("--worst", type=parse_count, metavar="N", help="how many tiles per fuser (default: 8)")
+    add(
+        "--device",
+        type=parse_device,
+        default="cpu",
+        metavar="WHERE",
+        help="cpu (the default), cuda, cuda:N for the Nth card, or auto: a card if there is one",
+    )
+    _talk(command)
+
+
+def _dataset(commands: Any) -> None:
+    from .datasets import add_dataset  # which knows UsageError from here
+
+    add_dataset(commands, MOTIONS, REFERENCES, _talk)
+
+
+def _noise(commands: Any) -> None:
+    command: Parser = commands.add_parser(
+        "noise",
+        help="measure a camera's noise from its own frames",
+        description="Measure shot and read noise from the flat places of frames that were taken alike.",
+        epilog="example: pyfocus noise IMG_*.CR3",
+        allow_abbrev=False,
+    )
+    add = command.add_argument
+    add("files", nargs="+", metavar="RAW", help="camera raws or pictures of one camera at one ISO, folders, patterns")
+    add("--domain", choices=("raw", "rgb"), default="raw", help="rgb: of developed raws (default: %(default)s)")
+    add("--json", action="store_true", help="the result as one JSON object on standard output")
+    add("-q", "--quiet", action="store_true", help="only warnings and errors")

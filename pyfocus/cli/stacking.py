@@ -13,6 +13,8 @@ from typing import Literal
 from .. import _C, __version__
 from ..burst import Array, Burst
 from ..errors import BurstError, ReadError
+from ..fuse import Fuser
+from ..fusers import FUSERS, FuserName, resolve_fuser
 from ..io import FrameSource, atomic, check_target, find_frames, read_burst, write_depth, write_dng, write_image
 from ..io.write import DEPTH_TARGETS
 from ..register import Progress, Registration, register
@@ -30,8 +32,9 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     """Stack; returns 0, or 3 when more than a quarter of the frames was left out."""
     started = time.perf_counter()
     sources = find_frames(options.files, options.order)
-    domain = choose_domain(options, sources, terminal)
     targets = check_targets(options, sources)
+    fuser = choose_fuser(options)
+    domain = choose_domain(options, sources, terminal, getattr(fuser, "domain", None))
     burst = read_burst(_files(sources), order="as-given", domain="raw" if domain == "raw" else "auto")
     check_alignment(options, len(burst))
     transforms = load_transforms(options.transforms, burst) if options.transforms else None
@@ -43,7 +46,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     with terminal.progress() as tell, terminal.catch_warnings():
         stacked = stack(
             burst, device=options.device, device_memory=options.gpu_memory,
-            fuser=options.fuser, domain=domain, motion=options.motion, reference=options.reference,
+            fuser=fuser, domain=domain, motion=options.motion, reference=options.reference,
             align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
             depth=options.depth is not None or options.confidence is not None,
             transforms=transforms, memory=options.memory, progress=tell,
@@ -70,16 +73,38 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     return MANY_LEFT_OUT if too_many_left_out(stacked) else 0
 
 
-def choose_domain(options: argparse.Namespace, sources: Sequence[FrameSource], terminal: Terminal) -> Domain:
-    """Where raws are fused: as asked, else "raw" for the sake of a DNG, else "rgb". Raises UsageError."""
-    wanted: Domain | None = options.domain
+def choose_fuser(options: argparse.Namespace) -> FuserName | Fuser:
+    """The fuser that is asked for, a network already loaded. Raises UsageError, ReadError, ResourceError."""
+    if options.fuser in FUSERS:
+        if options.noise is not None:
+            raise UsageError(f"--noise is what a network is told; leave it out with --fuser {options.fuser}")
+        return resolve_fuser(options.fuser)
+    dng = next((path for path in options.output if path.suffix.lower() == ".dng"), None)
+    if dng is not None:
+        raise UsageError(f"{dng} needs mosaics, a network gives a picture; write .tif, or use --fuser laplacian")
+    fuser = resolve_fuser(options.fuser, threads=options.threads or 0, device=options.device, noise=options.noise)
+    if (options.depth or options.confidence) and not getattr(fuser, "gives_depth", True):
+        raise UsageError(f"--depth and --confidence: {options.fuser} gives neither; use --fuser laplacian")
+    return fuser
+
+
+def choose_domain(
+    options: argparse.Namespace, sources: Sequence[FrameSource], terminal: Terminal, needed: Domain | None = None
+) -> Domain:
+    """Where raws are fused: as asked, as the fuser needs it, "raw" for the sake of a DNG, else "rgb".
+
+    Raises UsageError.
+    """
+    wanted: Domain | None = options.domain or needed
+    if needed not in (None, wanted):
+        raise UsageError(f"--fuser {options.fuser} works in --domain {needed}; leave --domain {wanted} out")
     image = next((source.name for source in sources if not source.is_raw), None)
     dng = next((path for path in options.output if path.suffix.lower() == ".dng"), None)
     if dng is not None and wanted == "rgb":
         raise UsageError(f"{dng} needs the mosaics, which --domain rgb gives up; write .tif, or leave --domain out")
     if image is not None and (dng is not None or wanted == "raw"):
-        asked = f"{dng} needs" if dng is not None else "--domain raw needs"
-        raise UsageError(f"{asked} camera raws, {image} is a picture already; write .tif and leave --domain out")
+        asked = dng or (f"--fuser {options.fuser}" if needed else "--domain raw")
+        raise UsageError(f"{asked} needs camera raws, {image} is a picture already; write .tif and leave --domain out")
     if dng is not None and wanted is None:
         terminal.detail(f"fusing in the raw domain, because {dng} asks for a mosaic")
     return wanted or ("raw" if dng is not None else "rgb")

@@ -30,6 +30,11 @@ class Terminal:
         """What was asked for, on standard output."""
         _write(sys.stdout, text)
 
+    def note(self, text: str) -> None:
+        """How work goes, on standard error."""
+        if not self.quiet:
+            _write(sys.stderr, text)
+
     def detail(self, text: str) -> None:
         """A decision and its reason, with ``--verbose``."""
         if self.verbose:

@@ -20,8 +20,21 @@ except ModuleNotFoundError as error:
         "pyfocus.nn needs torch, which is not installed: pip install 'pyfocus-stack[torch]'", name="torch"
     ) from None
 
+from .checkpoint import load_model, save_model
 from .focusdeep import FocusDeep
+from .fusers import BurstFuser, StreamFuser
 from .ops import deform_conv2d, warp_affine
+from .stream import FocusDeepStream
 from .unet import UNet
 
-__all__ = ["FocusDeep", "UNet", "deform_conv2d", "warp_affine"]
+__all__ = [
+    "BurstFuser",
+    "FocusDeep",
+    "FocusDeepStream",
+    "StreamFuser",
+    "UNet",
+    "deform_conv2d",
+    "load_model",
+    "save_model",
+    "warp_affine",
+]

@@ -6,7 +6,7 @@ all together:    fusion (1x1) ─ long-range concatenation trunk ─ upsampling 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +64,10 @@ class FocusDeep(nn.Module):
             raise ArgumentError(f"FocusDeep: skip must be a frame's index, of {frames}, or 'mean', got {skip!r}")
         self.kind, self.channels, self.scale = kind, layout.channels, layout.scale
         self.reference, self.skip, self.frames_at_once = reference, skip, frames_at_once
+        self.config: dict[str, Any] = {
+            "kind": kind, "frames": frames, "features": features, "modulated": modulated, "zero_offsets": zero_offsets,
+            "reference": reference, "skip": skip, "frames_at_once": frames_at_once,
+        }  # fmt: skip
         self.shallow = NormedConv2d(layout.channels, f, 3)
         self.front = nn.Sequential(*[WideActivation(f, residual=True) for _ in range(FRONT_BLOCKS)])
         self.pyramid = FeaturePyramid(f)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ class UNet(nn.Module):
         self.kind, self.channels = kind, layout_of("UNet", kind).channels
         self.frames = check_count("UNet", "frames", frames)
         f = check_count("UNet", "features", features)
+        self.config: dict[str, Any] = {"kind": kind, "frames": frames, "features": features}
         widths = [f << level for level in range(DEPTH + 1)]
         inputs = [self.frames * self.channels, *widths]
         self.down = nn.ModuleList([_block(a, b) for a, b in zip(inputs, widths, strict=False)])

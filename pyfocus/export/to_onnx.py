@@ -1,0 +1,154 @@
+"""A checkpoint to ONNX files: traced, translated, described, checked, and put in place whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from ..errors import ArgumentError, ExportError, WriteError
+from ..io.atomic import PathLike
+from ..nn.checkpoint import load_model
+from . import deform
+from .facts import VARIANTS, Facts
+from .graphs import OPSET, Graph, graphs_of
+from .verify import LIMIT, Difference, compare, small_burst
+
+PRECISIONS = ("fp32",)
+Tell = Callable[[str], None]
+
+
+def export_onnx(
+    checkpoint: PathLike,
+    folder: PathLike,
+    *,
+    variant: str = "standard",
+    precision: str = "fp32",
+    frames: int | None = None,
+    tile: tuple[int, int] | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+    tell: Tell | None = None,
+) -> tuple[list[Path], list[Difference]]:
+    """Write a model's graphs into ``folder``, which is made; the files, and what was found if they were verified.
+
+    ``step.onnx`` and ``finish.onnx`` of a network that folds, ``burst.onnx`` of another. ``variant``: "standard" or
+    "gridsample", see :mod:`pyfocus.export.deform`. ``frames``: that the model must take; None: as it does. ``tile``:
+    the one size (H, W) of inputs; None: any that the network takes. ``verify``: also run them, and write nothing when
+    they do not give what torch gives. ``tell`` is told what comes next. Raises ReadError, ArgumentError, ExportError,
+    WriteError.
+    """
+    if variant not in VARIANTS:
+        raise ArgumentError(f"export_onnx: variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"export_onnx: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    say = tell or (lambda text: None)
+    net, model = load_model(checkpoint)
+    takes = getattr(net, "frames", 0)
+    if frames is not None and takes not in (0, frames):
+        raise ArgumentError(f"export_onnx: {type(net).__name__} of {checkpoint} takes {takes} frames, got {frames}")
+    graphs = graphs_of(net, model, tile, variant)
+    target = Path(folder)
+    files = [target / f"{graph.facts.part}.onnx" for graph in graphs]
+    _check_folder(target, files, overwrite)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=target) as made:
+            for graph, file in zip(graphs, files, strict=True):
+                say(f"{file.name}: tracing {type(net).__name__}")
+                onnx.save(to_model(graph), Path(made) / file.name)
+            found = []
+            if verify:
+                say("verifying")
+                found = compare(checkpoint, made, small_burst(graphs[0].facts))
+                _insist(found, folder)
+            for file in files:
+                os.replace(Path(made) / file.name, file)
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return files, found
+
+
+def to_model(graph: Graph) -> onnx.ModelProto:
+    """The ONNX model of a graph, with its metadata. Raises ExportError."""
+    table = {deform.OPERATOR: deform.as_node}
+    with _silence(), torch.no_grad():
+        try:
+            traced = torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=graph.sizes)
+            if graph.facts.variant == "gridsample":
+                traced = traced.run_decompositions({deform.OPERATOR: deform.as_samples})
+            program = torch.onnx.export(
+                traced, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+                input_names=list(graph.inputs), output_names=list(graph.outputs), custom_translation_table=table,
+            )  # fmt: skip
+        except Exception as error:  # of torch, onnxscript and onnx_ir, each of its own kind
+            raise ExportError(
+                f"export: {graph.facts.network} could not be traced for {graph.facts.part}.onnx with torch "
+                f"{torch.__version__}: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
+    model: onnx.ModelProto = program.model_proto
+    _describe(model, graph.facts)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _describe(model: onnx.ModelProto, facts: Facts) -> None:
+    """Metadata in, the tracer's notes out; sizes called batch, rows and columns."""
+    del model.metadata_props[:]
+    for key, text in facts.texts().items():
+        model.metadata_props.add(key=key, value=text)
+    model.producer_name, model.producer_version, model.doc_string = "pyfocus", "", ""
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    first = model.graph.input[-1 if facts.part == "step" else 0].type.tensor_type.shape.dim
+    symbols = [re.search(r"[A-Za-z_]\w*", d.dim_param) for d in (first[0], *list(first)[-2:])]
+    names = {found[0]: name for found, name in zip(symbols, ("batch", "rows", "columns"), strict=True) if found}
+    for value in (*model.graph.input, *model.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:  # setting it takes a number away
+                size.dim_param = re.sub(r"[A-Za-z_]\w*", lambda found: names.get(found[0], found[0]), size.dim_param)
+    del model.graph.value_info[:]  # of sizes that the names above do not cover
+
+
+def _check_folder(folder: Path, files: list[Path], overwrite: bool) -> None:
+    """That the files can be written there. Raises WriteError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: cannot be made: {error.strerror or error}") from error
+    for file in files:
+        if os.path.lexists(file) and not overwrite:
+            raise WriteError(f"{file}: exists already; choose another folder or allow overwriting (--overwrite)")
+
+
+def _insist(found: list[Difference], folder: PathLike) -> None:
+    """Raises ExportError when anything differs by more than the limit."""
+    for one in found:
+        if not one.largest <= LIMIT:
+            raise ExportError(
+                f"{folder}: nothing was written: {one.what} of {one.other} differs from {one.base} by "
+                f"{one.largest:.2g} at most ({one.mean:.2g} on average), {LIMIT:.0e} allowed"
+            )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without the exporter's talk of packages that are not there and functions that will be."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,181 @@
+"""Warped frames kept until all have come: 16 bits a value, in memory up to a limit and in one temporary file past it.
+
+Values are kept as roots, which spends the codes as evenly as noise and eyes do:
+
+    root = sign(v) sqrt(|v|)        code = round((root - LOWEST) / STEP)        v = root |root|
+
+LOWEST = -0.25 and STEP = 2.25 / 65535 hold -0.0625 to 4 (noise below black; highlights past white by white balance and
+gain); beyond that values are clipped. The error is at most |root| STEP + STEP^2 / 4: 3.4e-5 at white and 3.4e-6 at
+0.01, under two codes of 16-bit sRGB everywhere, where linear codes over the same range would be off by 26 in the
+shadows.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ArgumentError, BurstError, ResourceError
+from .fuse import Planes
+
+LOWEST, HIGHEST = -0.25, 2.0  # roots of the smallest and the largest value
+STEP = (HIGHEST - LOWEST) / 65535
+Codes = npt.NDArray[np.uint16]
+_CHUNK = 1 << 18  # values encoded at once, so that scratch stays in the cache
+
+
+class FrameStore:
+    """Frames (C, H, W) float32 of linear light, given back tile by tile; close it, or leave it to the collector.
+
+    ``memory``: bytes that frames may take here; those that do not fit go to one temporary file, mapped into memory.
+    None: half of this machine's. ``folder``: where that file lies (default: TMPDIR, else /var/tmp, which unlike /tmp is
+    never in memory). Raises ResourceError when the disk is full; the frames before stay.
+    """
+
+    def __init__(self, memory: int | None = None, folder: str | os.PathLike[str] | None = None) -> None:
+        if memory is not None and memory < 0:
+            raise ArgumentError(f"FrameStore: memory must be 0 bytes or more, or None, got {memory}")
+        self.memory = half_of_memory() if memory is None else memory
+        self.shape: tuple[int, int, int] | None = None
+        self.in_memory_bytes = 0
+        self._frames: list[Codes] = []
+        self._pages = Pages(folder)
+        self._closed = False
+
+    @property
+    def on_disk_bytes(self) -> int:
+        """What the temporary file takes."""
+        return self._pages.bytes
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __enter__(self) -> FrameStore:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def push(self, planes: Planes) -> None:
+        """Keep a frame (C, H, W), finite; all are of one shape. Raises ArgumentError, BurstError, ResourceError."""
+        if self._closed:
+            raise ArgumentError("FrameStore.push: the store was closed; make a new one")
+        if planes.ndim != 3 or planes.dtype != np.float32 or not planes.size:
+            raise ArgumentError(f"FrameStore.push: planes must be (C, H, W) float32, got {planes.shape} {planes.dtype}")
+        if self.shape not in (None, planes.shape):
+            raise BurstError(f"FrameStore.push: frame {len(self)} is {planes.shape}, the first was {self.shape}")
+        size = 2 * planes.size
+        if self.in_memory_bytes + size <= self.memory:
+            codes = np.empty(planes.shape, np.uint16)
+            self.in_memory_bytes += size
+        else:
+            codes = self._pages.take(size, f"FrameStore.push: frame {len(self)}").view(np.uint16).reshape(planes.shape)
+        _encode(planes, codes)
+        self._pages.release()
+        self.shape = (planes.shape[0], planes.shape[1], planes.shape[2])
+        self._frames.append(codes)
+
+    def tile(self, rows: slice, columns: slice, frames: Sequence[int] | None = None) -> Planes:
+        """(N, C, h, w) float32: a part of every frame, or of the ``frames`` named, in that order."""
+        if not self._frames:
+            raise BurstError("FrameStore.tile: no frames were pushed, or the store was closed")
+        chosen = range(len(self)) if frames is None else frames
+        values: Planes = _table()[np.stack([self._frames[i][:, rows, columns] for i in chosen])]
+        self._pages.release()
+        return values
+
+    def close(self) -> None:
+        """Give memory and file away; closing twice does nothing."""
+        self._closed = True
+        self._frames.clear()
+        self._pages.close()
+
+
+class Pages:
+    """Memory that lies in one temporary file, taken piece by piece; ``bytes`` of it so far.
+
+    The file has no name from the beginning, so nothing stays behind however the process ends. Its room is reserved
+    before it is mapped: a disk that fills up is a ResourceError, not the signal that a write to a map would end in.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        self.folder = _roomy_folder() if folder is None else Path(folder)
+        self.bytes = 0
+        self._file: Any = None
+        self._closing: Any = None
+        self._maps: list[mmap.mmap] = []
+
+    def take(self, size: int, what: str) -> npt.NDArray[np.uint8]:
+        """``size`` more bytes to read and write, for as long as the array lives. ``what`` needs them: for the error."""
+        length = -(-size // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="pyfocus-", dir=self.folder)  # noqa: SIM115
+                self._closing = weakref.finalize(self, self._file.close)
+            os.posix_fallocate(self._file.fileno(), self.bytes, length)
+            pages = mmap.mmap(self._file.fileno(), length, offset=self.bytes)
+        except OSError as error:
+            if self._file is not None:
+                os.ftruncate(self._file.fileno(), self.bytes)
+            raise ResourceError(
+                f"{what} ({size / 1e6:.0f} MB) does not fit into {self.folder}, which holds {self.bytes / 1e6:.0f} MB "
+                f"of this already: {error.strerror}; allow more memory, or set TMPDIR to a folder with room"
+            ) from error
+        self.bytes += length
+        self._maps.append(pages)
+        return np.frombuffer(pages, np.uint8, size)
+
+    def release(self) -> None:
+        """Leave it to the system what of it stays in memory: this process has no claim until it touches it again."""
+        for pages in self._maps:
+            pages.madvise(mmap.MADV_DONTNEED)
+
+    def close(self) -> None:
+        """Give the file away; arrays still in use keep their pages."""
+        self._maps.clear()
+        if self._closing is not None:
+            self._closing()
+
+
+def half_of_memory() -> int:
+    """Half of this machine's memory, in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _encode(planes: Planes, codes: Codes) -> None:
+    """Codes of all values, some rows at a time."""
+    rows = max(1, _CHUNK // planes.shape[2])
+    scratch = np.empty((rows, planes.shape[2]), np.float32)
+    for plane, out in zip(planes, codes, strict=True):
+        for y in range(0, len(plane), rows):
+            part = plane[y : y + rows]
+            root = np.sqrt(np.abs(part, out=scratch[: len(part)]), out=scratch[: len(part)])
+            np.copysign(root, part, out=root)
+            np.clip(root, LOWEST, HIGHEST, out=root)
+            root -= LOWEST
+            root *= 1 / STEP
+            out[y : y + rows] = np.rint(root, out=root)
+
+
+@lru_cache(maxsize=1)
+def _table() -> npt.NDArray[np.float32]:
+    """Linear light of every code."""
+    root = np.arange(65536) * STEP + LOWEST
+    table: npt.NDArray[np.float32] = (root * np.abs(root)).astype(np.float32)
+    table[round(-LOWEST / STEP)] = 0  # the code of 0 is 0, not a billionth
+    table.setflags(write=False)
+    return table
+
+
+def _roomy_folder() -> Path:
+    large = Path("/var/tmp")
+    return large if not os.environ.get("TMPDIR") and os.access(large, os.W_OK) else Path(tempfile.gettempdir())

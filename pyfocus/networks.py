@@ -1,0 +1,237 @@
+"""What networks as fusers have in common, whatever runs them: checks, white balance, noise, and folding by tiles.
+
+Planes come as every fuser gets them: linear light, mosaics white-balanced. Networks see the camera's own values, so
+balance is taken out before them and put back after.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .burst import Frame, Meta
+from .errors import ArgumentError, BurstError, PyfocusError
+from .fuse import Fused, Mask, Planes, _Folding
+from .noise import estimate_noise
+from .tiles import Box, Size, read_box, whole
+from .warp import Domain
+
+Noise = tuple[float, float]
+# Assumed where a frame has no flat place to tell: a clean camera's, so that no detail is taken for noise.
+CLEAN: Noise = (1e-4, 6e-9)
+
+
+class Runs(Protocol):
+    """Does work tile by tile, in tiles of at most ``tile_px``."""
+
+    tile_px: int
+
+    def run(self, box: Box, work: Callable[[Box], Any]) -> list[tuple[Box, Any]]:
+        """``work(tile)`` for all tiles of the box, and what it gave."""
+
+
+class State(Protocol):
+    """What a folding network remembers, for the whole frame: maps that are read and written by tiles, and the rest."""
+
+    def write(self, done: Sequence[tuple[Box, list[Any]]]) -> None:
+        """Put maps of parts of the frame in their places."""
+
+    def turn(self, parts: list[Any]) -> None:
+        """A step is over: take over what is no map from any tile."""
+
+    def close(self) -> None:
+        """Give the memory away."""
+
+
+class NetworkFolding(_Folding):
+    """Checks, white balance and grey pictures. ``network``: what it is called in errors."""
+
+    domain: Domain = "rgb"
+    gives_depth = False
+
+    def __init__(self, network: str, threads: int, tile_px: int, step_px: int) -> None:
+        super().__init__(threads)
+        if tile_px < step_px:
+            raise ArgumentError(f"{type(self).__name__}: tile_px must be {step_px} or more, got {tile_px}")
+        self._network = network
+        self._balance = np.ones(3, np.float32)
+        self._broken = False
+
+    def begin(self, frame: Frame) -> None:
+        """The burst's facts, from its first frame as the camera gave it: white balance, and what else is needed.
+
+        A burst that was broken off at its first frame, for want of memory on a device, begins anew with it.
+        """
+        self.frames, self._shape, self._broken = 0, None, False
+        if frame.is_mosaic:
+            balance = np.asarray(frame.meta.white_balance, np.float32)
+            self._balance = balance / balance[1]
+
+    def _check(self, planes: Planes) -> None:
+        """That a frame may be pushed: its pixels are numbers, and its planes what the network takes."""
+        name, number = type(self).__name__, self.frames
+        if self._broken:
+            raise ArgumentError(f"{name}.push: an earlier push was broken off; make a new {name}")
+        counts = (1, 3) if self.domain == "rgb" else (4,)
+        if planes.ndim == 3 and planes.shape[0] not in counts:
+            raise ArgumentError(
+                f"{name}.push: {self._network} takes {' or '.join(map(str, counts))} planes, got "
+                f"{planes.shape[0]}; stack with domain={self.domain!r} (--domain {self.domain})"
+                + (", which needs camera raws" if self.domain == "raw" else "")
+            )
+        if not all(np.isfinite(plane).all() for plane in planes):
+            raise BurstError(
+                f"{name}.push: frame {number} has pixels that are not finite numbers (NaN or infinity), which a "
+                "network would spread; leave the frame out or repair it"
+            )
+
+    def _three(self, planes: Planes) -> Planes:
+        """Grey as three planes alike."""
+        return np.broadcast_to(planes, (3, *planes.shape[1:])) if planes.shape[0] == 1 else planes
+
+    def _as_given(self, image: Planes) -> Planes:
+        """Grey again, where frames are grey."""
+        grey = self._shape is not None and self._shape[0] == 1
+        return np.asarray(image.mean(0, keepdims=True), np.float32) if grey else image
+
+
+class StreamFolding(NetworkFolding):
+    """Folding by tiles; what runs the network fills in the five methods at the end.
+
+    Every push runs the network over the frame in tiles, each read with a halo of one step's reach from the frame and
+    from the state as it was before; so the state becomes what the whole frame at once would make it, however many
+    frames there are. Rows of tiles wait for those that still read the old state. ``finish`` does the same.
+
+    ``net`` knows ``step_px``, ``step_halo_px`` and ``finish_halo_px``; the rest is as for
+    :class:`pyfocus.nn.fusers.StreamFuser`.
+    """
+
+    gives_depth = True
+    _tiler: Runs
+
+    def __init__(
+        self, net: Any, network: str, noise: Noise | None, threads: int, tile_px: int, memory: int | None,
+        folder: str | os.PathLike[str] | None,
+    ) -> None:  # fmt: skip
+        super().__init__(network, threads, tile_px, net.step_px)
+        if noise is not None and not (len(noise) == 2 and all(0 <= value < 1 for value in noise)):
+            raise ArgumentError(f"{type(self).__name__}: noise must be (shot, read), each in [0, 1), got {noise}")
+        self.net: Any = net
+        self._wanted_noise, self.noise = noise, noise
+        self.memory, self._folder = memory, folder
+        self._state: Any = None
+
+    def begin(self, frame: Frame) -> None:
+        """The burst's white balance and noise, from its first frame as the camera gave it."""
+        super().begin(frame)
+        if self._state is not None:
+            self._state.close()
+        self._state = None
+        self.noise = self._wanted_noise or _noise_of(type(self).__name__, frame)
+
+    def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:
+        """Fold a frame in; see :class:`pyfocus.Fuser`."""
+        self._check(planes)
+        first = self._accept(planes, valid)
+        if self.noise is None:  # nobody called begin: the planes are all there is to look at
+            frame = Frame(np.ascontiguousarray(planes.transpose(1, 2, 0)), Meta(encoding="linear"))
+            self.noise = _noise_of(type(self).__name__, frame)
+        place = float(self.frames - 1 if index is None else index)
+        self._broken = True
+        with self._at_work():
+            if first:
+                self._state = self._open(whole(planes.shape[1:], self.net.step_px).size)
+            self._fold(planes, valid, place)
+        self._broken = False
+
+    def preview(self) -> Planes:
+        """What finish would give now; as much work as finish is."""
+        return self._result("preview").image
+
+    def finish(self) -> Fused:
+        """The picture, depth in places of focus order, and confidence; the state is given away."""
+        fused = self._result("finish")
+        self._finished = True
+        if self._state:
+            self._state.close()
+        self._state = None
+        return fused
+
+    def _fold(self, planes: Planes, valid: Mask | None, place: float) -> None:
+        """One step over the whole frame. Parts of the state are written when no tile reads what was there any more."""
+        state, halo, unit = self._state, self.net.step_halo_px, self.net.step_px
+        everything = whole(planes.shape[1:], unit)
+
+        def step(core: Box) -> list[Any]:
+            window = core.grown(halo, everything.size)
+            light = self._three(read_box(planes, window)) / self._balance[:, None, None]
+            seen = None if valid is None else read_box(valid, window)[None]
+            return self._step(core, window, light, seen, place)
+
+        waiting: list[tuple[Box, list[Any]]] = []
+        for band in everything.cut(max(self._tiler.tile_px, -(-halo // unit) * unit), everything.x1):
+            done = self._tiler.run(band, step)
+            state.write(waiting)
+            waiting = done
+        state.write(waiting)
+        state.turn(waiting[0][1])
+
+    def _result(self, method: str) -> Fused:
+        self._need_frames(method)
+        if self._broken:
+            name = type(self).__name__
+            raise BurstError(f"{name}.{method}: a push was broken off; make a new {name}")
+        assert self._shape is not None
+        height, width = self._shape[1:]
+        everything = whole((height, width), self.net.step_px)
+        image, maps = np.empty((3, height, width), np.float32), np.empty((2, height, width), np.float32)
+
+        def finish(core: Box) -> None:
+            window = core.grown(self.net.finish_halo_px, everything.size)
+            real = Box(core.y0, min(core.y1, height), core.x0, min(core.x1, width))
+            to = (slice(None), *real.within(everything))
+            part, image_maps = self._finish(window, real.within(window))
+            image[to] = part * self._balance[:, None, None]
+            maps[to] = image_maps
+
+        with self._at_work():
+            self._tiler.run(everything, finish)
+        return Fused(self._as_given(image), maps[0], maps[1])
+
+    # what runs the network
+
+    def _at_work(self) -> AbstractContextManager[None]:
+        """Around all work of the network."""
+        raise NotImplementedError
+
+    def _open(self, size: Size) -> State:
+        """A state of nothing folded yet, for a frame of that size."""
+        raise NotImplementedError
+
+    def _step(self, core: Box, window: Box, light: Planes, seen: npt.NDArray[Any] | None, place: float) -> list[Any]:
+        """A step over the window, with ``light`` (3, h, w), ``seen`` (1, h, w): the state's new parts in ``core``."""
+        raise NotImplementedError
+
+    def _finish(self, window: Box, part: tuple[slice, slice]) -> tuple[Planes, Planes]:
+        """A part of the window's picture (3, h, w), and of depth and confidence (2, h, w)."""
+        raise NotImplementedError
+
+
+def _noise_of(name: str, frame: Frame) -> Noise:
+    """Shot and read of a frame; a clean camera's, with a RuntimeWarning, where it has no flat place to tell."""
+    try:
+        level = estimate_noise(frame)
+    except PyfocusError as error:
+        warnings.warn(
+            f"{name}: {error}; little noise is assumed: give noise=(shot, read) (--noise SHOT,READ)",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return CLEAN
+    return float(level.shot), float(level.read)

@@ -23,8 +23,10 @@ from .tiles import Box, Size, read_box, whole
 from .warp import Domain
 
 Noise = tuple[float, float]
-# Assumed where a frame has no flat place to tell: a clean camera's, so that no detail is taken for noise.
-CLEAN: Noise = (1e-4, 6e-9)
+# Assumed where a frame has no flat place to tell, or less noise than LEAST: what the shipped network learned as clean
+# pictures. Between the two lies nothing that it was shown, and fine texture taken for noise would be smoothed away.
+CLEAN: Noise = (1e-6, 1e-8)
+LEAST_SHOT = 3e-5
 
 
 class Runs(Protocol):
@@ -224,7 +226,7 @@ class StreamFolding(NetworkFolding):
 
 
 def _noise_of(name: str, frame: Frame) -> Noise:
-    """Shot and read of a frame; a clean camera's, with a RuntimeWarning, where it has no flat place to tell."""
+    """Shot and read of a frame; those of a clean picture, with a RuntimeWarning, where it has no flat place to tell."""
     try:
         level = estimate_noise(frame)
     except PyfocusError as error:
@@ -234,4 +236,4 @@ def _noise_of(name: str, frame: Frame) -> Noise:
             stacklevel=3,
         )
         return CLEAN
-    return float(level.shot), float(level.read)
+    return (float(level.shot), float(level.read)) if level.shot > LEAST_SHOT else CLEAN

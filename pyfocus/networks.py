@@ -23,10 +23,10 @@ from .tiles import Box, Size, read_box, whole
 from .warp import Domain
 
 Noise = tuple[float, float]
-# Assumed where a frame has no flat place to tell, or less noise than LEAST: what the shipped network learned as clean
-# pictures. Between the two lies nothing that it was shown, and fine texture taken for noise would be smoothed away.
+# Assumed where a frame has no flat place to tell, or less variance than the least at a fifth of white: what the shipped
+# network learned as clean pictures. Between lies nothing that it was shown: texture taken for noise would be smoothed.
 CLEAN: Noise = (1e-6, 1e-8)
-LEAST_SHOT = 3e-5
+LEAST_VARIANCE, FIFTH = 6e-6, 0.2
 
 
 class Runs(Protocol):
@@ -236,4 +236,5 @@ def _noise_of(name: str, frame: Frame) -> Noise:
             stacklevel=3,
         )
         return CLEAN
-    return (float(level.shot), float(level.read)) if level.shot > LEAST_SHOT else CLEAN
+    shot, read = float(level.shot), float(level.read)
+    return (shot, read) if shot * FIFTH + read > LEAST_VARIANCE else CLEAN

@@ -29,7 +29,7 @@ from pyfocus.nn import fusers, tiles  # noqa: E402
 from pyfocus.nn.burst_fuser import BurstFuser  # noqa: E402
 from pyfocus.nn.checkpoint import save_model  # noqa: E402
 from pyfocus.nn.stream import FocusDeepStream  # noqa: E402
-from pyfocus.nn.stream_fuser import StreamFuser  # noqa: E402
+from pyfocus.nn.stream_fuser import CLEAN, StreamFuser  # noqa: E402
 from pyfocus.tiles import Box, whole  # noqa: E402
 
 NOISE = (1e-3, 1e-6)
@@ -243,6 +243,18 @@ def test_networks_see_the_camera_s_values_and_results_are_balanced():
     np.testing.assert_allclose(
         held._state.read(Box(0, 8, 0, 8), tiles.CPU).sums[0, :, 0, 0], [0.3, 0.6, 0.4], rtol=1e-6
     )
+
+
+def test_less_noise_than_the_network_ever_saw_is_none():
+    def told(sigma):
+        frame = 0.3 + sigma * np.random.default_rng(8).standard_normal((128, 128, 3))
+        fuser = StreamFuser(Echo(), threads=1)
+        fuser.begin(Frame(frame.astype(np.float32), Meta(encoding="linear")))
+        return fuser.noise
+
+    assert told(0.0015) == CLEAN
+    shot, read = told(0.006)
+    assert 0.3 * shot + read == pytest.approx(0.006**2, rel=0.1)
 
 
 def test_noise_is_measured_on_the_first_frame_as_the_camera_gave_it():

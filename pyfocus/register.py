@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .affine import Matrix, corner_shift, narrowest_view
+from .affine import Matrix, central_view, corner_shift
 from .ahead import read_ahead
 from .align import Luma, align_pair, luminance_of
 from .arrays import HOST, Arrays, DeviceArrays, arrays_of
@@ -230,8 +230,8 @@ def register(
     """Register every frame of a burst, chained neighbour to neighbour.
 
     ``motion``: "translation", "similarity" (shift, rotation, scale: enough for breathing and a moved camera),
-    "affine" or "homography". ``reference``: "auto" takes the frame with the narrowest view, so that no border is
-    invented; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and frames too
+    "affine" or "homography". ``reference``: "auto" takes the frame that the others are nearest to, so that
+    all are resampled least; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and frames too
     different to follow are marked as not registered. ``device``, ``device_memory`` as for :class:`pyfocus.Stacker`.
     Raises ArgumentError, RegistrationError, ResourceError for a device that is not there, and what reading raises.
     """
@@ -297,7 +297,7 @@ def choose_reference(found: Registration, reference: str | int) -> int:
             )
         return reference
     if reference == "auto":
-        return int(used[narrowest_view(found.transforms[used], found.size)])
+        return int(used[central_view(found.transforms[used], found.size)])
     return int(used[{"first": 0, "middle": len(used) // 2, "last": -1}[reference]])
 
 

@@ -1,7 +1,7 @@
 """The pipeline on one page: read, register, warp, fuse, develop.
 
 Two passes over the files. The first registers neighbours on small luminance pictures, so that the reference can be the
-frame with the narrowest view and bad frames are known before they do harm. The second warps each frame once and folds
+frame that the others are nearest to, and bad frames are known before they do harm. The second warps each frame once and folds
 it. Reading the next frame overlaps work on this one; memory does not grow with the number of frames.
 """
 
@@ -49,8 +49,8 @@ def stack(
 
     ``frames``: a Burst (``read_burst(paths)``) or arrays (H, W[, 3]). ``domain``: "rgb" demosaics each raw frame and
     fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both.
-    ``reference``: "auto" (the frame with the narrowest view, so that no border is invented), "first", "middle", "last"
-    or an index. ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx) or
+    ``reference``: "auto" (the frame that the others are nearest to, so that all are resampled least), "first", "middle",
+    "last" or an index. ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx) or
     any :class:`Fuser`. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what
     every frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the
     accumulators leave of it keeps decoded frames between the two passes, or what a network keeps until the end.

@@ -125,16 +125,19 @@ def zoom(scale: float, size: tuple[int, int] = (60, 80)) -> np.ndarray:
     return np.array([[scale, 0, cx - scale * cx], [0, scale, cy - scale * cy], [0, 0, 1.0]])
 
 
-@pytest.mark.parametrize(("scales", "narrowest"), [((1, 1.05, 1.1), 2), ((1, 0.95, 0.9), 0), ((1, 0.9, 1.1), 2)])
-def test_narrowest_view(scales: tuple[float, ...], narrowest: int) -> None:
-    """A map that magnifies (first frame to frame k) by s > 1 means that frame k shows less of the scene."""
-    views = np.stack([zoom(s) for s in scales])
-    reference = affine.narrowest_view(views, (60, 80))
-    shared = [affine.sees(views @ np.linalg.inv(m), affine.corners((60, 80)), (60, 80)).all() for m in views]
-    assert reference == narrowest
-    assert shared[reference] and sum(shared) == 1
+@pytest.mark.parametrize(("scales", "central"), [((1, 1.05, 1.1), 1), ((1.1, 1, 0.9), 1), ((1, 0.9, 1.1), 0)])
+def test_central_view_is_the_one_in_between(scales: tuple[float, ...], central: int) -> None:
+    assert affine.central_view(np.stack([zoom(s) for s in scales]), (60, 80)) == central
 
 
-def test_narrowest_view_of_equals_is_the_middle() -> None:
-    assert affine.narrowest_view(np.stack([np.eye(3)] * 7), (60, 80)) == 3
-    assert affine.narrowest_view(np.eye(3)[None], (60, 80)) == 0
+def test_central_view_is_where_the_farthest_frame_is_nearest() -> None:
+    """Frames at x = 0, 1, 2, 3, 20: half of 20 is nearest to 3, wherever most of them are."""
+    views = np.stack([np.eye(3)] * 5)
+    views[:, 0, 2] = (0, 1, 2, 3, 20)
+    assert affine.central_view(views, (60, 80)) == 3
+    assert affine.central_view(zoom(1.2) @ views, (60, 80)) == 3  # whatever the common picture is
+
+
+def test_central_view_of_equals_is_the_middle() -> None:
+    assert affine.central_view(np.stack([np.eye(3)] * 7), (60, 80)) == 3
+    assert affine.central_view(np.eye(3)[None], (60, 80)) == 0

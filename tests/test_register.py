@@ -45,7 +45,7 @@ def test_a_hard_bracket_is_followed() -> None:
     assert found.registered.all() and found.converged.all() and found.correlation.min() > 0.9
     errors = [worst(a, b) for a, b in zip(found.transforms, true, strict=True)]
     assert max(errors) < 2.0
-    assert register(burst_of(*frames), threads=1).reference == 9  # the narrowest view
+    assert register(burst_of(*frames), threads=1).reference in (4, 5)  # halfway through the breathing
 
 
 @pytest.mark.parametrize("reference", [0, 2, "first", "middle", "last", "auto", np.int64(1)])

@@ -212,7 +212,7 @@ def _align(command: argparse.ArgumentParser) -> None:
         type=parse_reference,
         default="auto",
         metavar="WHICH",
-        help="auto (the narrowest view), first, middle, last or a number from 0",
+        help="auto (the frame that the others are nearest to), first, middle, last or a number from 0",
     )
     add("--no-align", dest="align", action="store_false", help="take the frames as they lie")
     add("--interpolation", choices=INTERPOLATIONS, default="lanczos3", help="default: %(default)s")

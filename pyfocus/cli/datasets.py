@@ -188,7 +188,7 @@ def add_dataset(commands: Any, motions: tuple[str, ...], references: tuple[str, 
     build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="the data set")
     build.add_argument("--motion", choices=motions, default="similarity", help="default: %(default)s")
     build.add_argument(
-        "--reference", choices=references, default="auto", help="whose geometry (default: the narrowest view)"
+        "--reference", choices=references, default="auto", help="whose geometry (default: the frame nearest to all)"
     )
     build.add_argument("--no-equalise", dest="equalise", action="store_false", help="keep differences in brightness")
     build.add_argument("--no-siblings", dest="siblings", action="store_false", help="name1 and name2 are two scenes")

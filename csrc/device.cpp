@@ -1,5 +1,5 @@
-// Without a CUDA compiler there are no devices. With PYFOCUS_CUDA=EMULATE there is one, which is the host: its memory
-// is the host's, its streams do their work at once. See launch.cuh for how the kernels run there.
+// Without a CUDA compiler there are no devices. With PYFOCUS_CUDA=EMULATE there are two, both the host: their memory is
+// the host's, their streams do their work at once. See launch.cuh for how the kernels run there.
 #include "device.h"
 
 #include <atomic>
@@ -16,13 +16,19 @@ void no_cuda(const char* function) {
 #if defined(PYFOCUS_EMULATE)
 namespace {
 
+constexpr int kDevices = 2;  // a second one, so that what belongs to another device can be tried
+
 std::atomic<int64_t> used{0}, mapped{0}, limit{0};
+
+struct Stream {
+  int device;
+};
 
 // The size lies in front of the memory, 64 bytes before it, so that what is released can be counted.
 constexpr int64_t kHead = 64;
 
 void check_device(const char* function, int device) {
-  PYFOCUS_CHECK(device == 0, "%s: device must be 0, got %d", function, device);
+  PYFOCUS_CHECK(device >= 0 && device < kDevices, "%s: device must be 0 to %d, got %d", function, kDevices - 1, device);
 }
 
 // Counted in `total`, and every byte 0xff: as undefined as a device's, NaN.
@@ -47,7 +53,7 @@ void release(void* memory, std::atomic<int64_t>& total) noexcept {
 
 }  // namespace
 
-int device_count() { return 1; }
+int device_count() { return kDevices; }
 std::string device_reason() { return {}; }
 const char* device_archs() { return "host"; }
 int device_runtime_version() { return 0; }
@@ -97,10 +103,13 @@ void device_fill(int device, void* destination, int byte, int64_t bytes, void*) 
 
 void* stream_create(int device) {
   check_device("stream_create", device);
-  return new char;
+  return new Stream{device};
 }
-void stream_destroy(int, void* stream) noexcept { delete static_cast<char*>(stream); }
+void stream_destroy(int, void* stream) noexcept { delete static_cast<Stream*>(stream); }
 void stream_synchronize(int device, void*) { check_device("stream_synchronize", device); }
+int stream_device(int device, void* stream) {
+  return is_default_stream(stream) ? device : static_cast<const Stream*>(stream)->device;
+}
 
 void* event_create(int device) {
   check_device("event_create", device);
@@ -144,6 +153,7 @@ void device_fill(int, void*, int, int64_t, void*) { none("device_fill"); }
 void* stream_create(int) { none("stream_create"); }
 void stream_destroy(int, void*) noexcept {}
 void stream_synchronize(int, void*) { none("stream_synchronize"); }
+int stream_device(int device, void*) { return device; }
 void* event_create(int) { none("event_create"); }
 void event_destroy(void*) noexcept {}
 void event_record(int, void*, void*) { none("event_record"); }

@@ -1,5 +1,7 @@
 // The accelerator through the CUDA runtime. The runtime is linked statically and finds the driver when first asked, so
 // the same binary works on a machine without one: device_count() is then 0 and device_reason() says why.
+#include <cudaTypedefs.h>
+
 #include <atomic>
 #include <mutex>
 #include <unordered_map>
@@ -30,6 +32,20 @@ void discount(void* memory, std::atomic<int64_t>& total) {
 
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
+
+// A function of the driver as CUDA 12.0 has it, or null: its library is not linked.
+template <class Function>
+Function driver_function(const char* name) {
+  void* found = nullptr;
+#if CUDART_VERSION >= 12050
+  const cudaError_t error = cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, nullptr);
+#else
+  const cudaError_t error = cudaGetDriverEntryPoint(name, &found, cudaEnableDefault, nullptr);
+#endif
+  if (error == cudaSuccess) return reinterpret_cast<Function>(found);
+  static_cast<void>(cudaGetLastError());
+  return nullptr;
+}
 
 }  // namespace
 
@@ -171,6 +187,22 @@ void stream_destroy(int, void* stream) noexcept {
 void stream_synchronize(int device, void* stream) {
   const DeviceScope scope("stream_synchronize", device);
   check_cuda("stream_synchronize", cudaStreamSynchronize(as_stream(stream)));
+}
+
+// By the driver's functions: the runtime's cudaStreamGetDevice came with 12.8, and asks for as new a driver.
+int stream_device(int device, void* stream) {
+  if (is_default_stream(stream)) return device;
+  static const auto context_of = driver_function<PFN_cuStreamGetCtx_v9020>("cuStreamGetCtx");
+  static const auto push = driver_function<PFN_cuCtxPushCurrent_v4000>("cuCtxPushCurrent");
+  static const auto pop = driver_function<PFN_cuCtxPopCurrent_v4000>("cuCtxPopCurrent");
+  static const auto device_of_current = driver_function<PFN_cuCtxGetDevice_v2000>("cuCtxGetDevice");
+  CUcontext context = nullptr;
+  if (!context_of || !push || !pop || !device_of_current) return device;
+  if (context_of(as_stream(stream), &context) != CUDA_SUCCESS || push(context) != CUDA_SUCCESS) return device;
+  CUdevice found = device;
+  if (device_of_current(&found) != CUDA_SUCCESS) found = device;
+  static_cast<void>(pop(&context));
+  return found;
 }
 
 void* event_create(int device) {

@@ -55,6 +55,20 @@ void event_synchronize(void* event);
 void stream_wait(int device, void* stream, void* event);  // later work of the stream waits for the event
 double event_milliseconds(void* start, void* end);        // between two recorded and reached events
 
+// The device whose work a stream queues; neither waits nor changes anything. It is `device` for the default streams
+// (null, and CUDA's handles 1 and 2), which are those of whatever device is current, and for a stream that cannot be
+// asked: its use then says what is wrong with it.
+int stream_device(int device, void* stream);
+
+inline bool is_default_stream(const void* stream) { return reinterpret_cast<uintptr_t>(stream) <= 2; }
+
+// What runs on `device`, because the arrays lie there, takes no other device's stream.
+inline void check_stream(const char* function, int device, void* stream) {
+  const int other = stream_device(device, stream);
+  PYFOCUS_CHECK(other == device, "%s: stream must be of the device of the arrays, cuda:%d, got one of cuda:%d",
+                function, device, other);
+}
+
 // For tests of the emulation only: allocations fail past so many bytes in use; 0: no limit. No effect on real devices.
 void device_limit(int64_t bytes);
 int64_t device_in_use();  // bytes of device memory allocated here and not released

@@ -67,8 +67,11 @@ namespace pyfocus {
 #if defined(PYFOCUS_EMULATE)
 
 template <class Kernel>
-void launch(const char* name, const Grid& grid, const typename Kernel::Params& p, int, void*) {
+void launch(const char* name, const Grid& grid, const typename Kernel::Params& p, int device, void* stream) {
   check_grid(name, grid);
+  if (stream_device(device, stream) != device)  // as CUDA does; whoever took the stream has checked it
+    fail(ErrorKind::Device, "%s: a kernel of device %d on a stream of device %d", name, device,
+         stream_device(device, stream));
   emulate<Kernel>(grid, p);
 }
 

@@ -140,9 +140,11 @@ inline std::optional<Array> optional_array(const py::object& object) {
   return std::optional<Array>(std::in_place, object);
 }
 
-// `stream` as the caller gave it, or the one on which the producer of the first array works.
-inline Execution execution(int threads, uintptr_t stream, const Array& first) {
-  return {threads, stream ? reinterpret_cast<void*>(stream) : first.stream};
+// The caller's `stream`, which must be of the first array's device, or the one on which that array's producer works.
+inline Execution execution(const char* function, int threads, uintptr_t stream, const Array& first) {
+  void* given = stream ? reinterpret_cast<void*>(stream) : first.stream;
+  if (stream && first.view.device == Device::Cuda) check_stream(function, first.view.device_index, given);
+  return {threads, given};
 }
 
 }  // namespace pyfocus

@@ -41,7 +41,7 @@ void bind_deform_conv(py::module_& m) {
         const Array image(input), kernel(weight), shift(offset), to(output), scratch(workspace);
         const auto scale = optional_array(mask), plus = optional_array(bias);
         const DeformConvSteps steps = steps_of(stride, pad, dilation, groups, offset_groups);
-        const Execution on = execution(threads, stream, image);
+        const Execution on = execution("deform_conv", threads, stream, image);
         const py::gil_scoped_release release;
         deform_conv(image.view, kernel.view, shift.view, view_of(scale), view_of(plus), steps, to.view, scratch.view,
                     on);
@@ -64,7 +64,7 @@ void bind_deform_conv(py::module_& m) {
         const DeformConvSteps steps = steps_of(stride, pad, dilation, groups, offset_groups);
         const DeformConvGradients gradients{view_of(by_input), view_of(by_offset), view_of(by_mask), view_of(by_weight),
                                             view_of(by_bias)};
-        const Execution on = execution(threads, stream, upstream);
+        const Execution on = execution("deform_conv_backward", threads, stream, upstream);
         const py::gil_scoped_release release;
         deform_conv_backward(upstream.view, image.view, kernel.view, shift.view, view_of(scale), steps, gradients,
                              scratch.view, on);

@@ -52,18 +52,19 @@ void copy(const py::object& destination, const py::object& source, uintptr_t str
   PYFOCUS_CHECK(bytes == bytes_of("device_copy", "source", from.view),
                 "device_copy: destination must have as many elements as the source, %lld, got %lld",
                 static_cast<long long>(from.view.count()), static_cast<long long>(to.view.count()));
-  const Tensor& there = to.view.device == Device::Cuda ? to.view : from.view;
-  PYFOCUS_CHECK(there.device == Device::Cuda, "device_copy: one of the arrays must be on a device, got two on the CPU");
-  const Execution on = execution(0, stream, to.view.device == Device::Cuda ? to : from);
+  const Array& there = to.view.device == Device::Cuda ? to : from;
+  PYFOCUS_CHECK(there.view.device == Device::Cuda,
+                "device_copy: one of the arrays must be on a device, got two on the CPU");
+  const Execution on = execution("device_copy", 0, stream, there);
   const py::gil_scoped_release release;
-  device_copy(there.device_index, to.view.data, from.view.data, bytes, on.stream);
+  device_copy(there.view.device_index, to.view.data, from.view.data, bytes, on.stream);
 }
 
 void fill(const py::object& destination, int byte, uintptr_t stream) {
   const Array to(destination);
   PYFOCUS_CHECK(to.view.device == Device::Cuda, "device_fill: destination must be on a device, got one on the CPU");
   PYFOCUS_CHECK(byte >= 0 && byte <= 255, "device_fill: byte must be 0 to 255, got %d", byte);
-  const Execution on = execution(0, stream, to);
+  const Execution on = execution("device_fill", 0, stream, to);
   const py::gil_scoped_release release;
   device_fill(to.view.device_index, to.view.data, byte, bytes_of("device_fill", "destination", to.view), on.stream);
 }
@@ -119,6 +120,11 @@ struct Event {
   void* handle;
 };
 
+void check_device(const char* function, const char* name, int device, int expected) {
+  PYFOCUS_CHECK(device == expected, "%s: %s must be of the same device, cuda:%d, got one of cuda:%d", function, name,
+                expected, device);
+}
+
 void bind_arrays(py::module_& m) {
   py::class_<DeviceArray, std::shared_ptr<DeviceArray>>(m, "DeviceArray",
                                                         "An array in the memory of a CUDA device, or mapped.")
@@ -145,7 +151,8 @@ void bind_arrays(py::module_& m) {
       .def(py::init<const std::vector<int64_t>&, const std::string&>(), py::arg("shape"), py::arg("dtype") = "float32")
       .def_buffer([](Pinned& p) { return buffer(p); });
   m.def("device_copy", &copy, py::arg("destination"), py::arg("source"), py::arg("stream") = 0,
-        "Copy between device and host memory, in stream order.");
+        "Copy between device and host memory, or from device to device on a stream of the destination's, in stream "
+        "order.");
   m.def("device_fill", &fill, py::arg("destination"), py::arg("byte") = 0, py::arg("stream") = 0,
         "Set every byte of a device array, in stream order.");
 }
@@ -157,7 +164,10 @@ void bind_streams(py::module_& m) {
           "synchronize", [](const Event& e) { event_synchronize(e.handle); }, py::call_guard<py::gil_scoped_release>())
       .def(
           "milliseconds_since",
-          [](const Event& e, const Event& start) { return event_milliseconds(start.handle, e.handle); },
+          [](const Event& e, const Event& start) {
+            check_device("Event.milliseconds_since", "start", start.device, e.device);
+            return event_milliseconds(start.handle, e.handle);
+          },
           py::arg("start"));
   py::class_<Stream>(m, "Stream", "A queue of a device's work; ``handle`` is what ``stream=`` takes.")
       .def(py::init<int>(), py::arg("device") = 0)
@@ -167,7 +177,11 @@ void bind_streams(py::module_& m) {
           "synchronize", [](const Stream& s) { stream_synchronize(s.device, s.handle); },
           py::call_guard<py::gil_scoped_release>())
       .def(
-          "record", [](const Stream& s, const Event& e) { event_record(s.device, e.handle, s.handle); },
+          "record",
+          [](const Stream& s, const Event& e) {
+            check_device("Stream.record", "event", e.device, s.device);
+            event_record(s.device, e.handle, s.handle);
+          },
           py::arg("event"))
       .def(
           "wait", [](const Stream& s, const Event& e) { stream_wait(s.device, s.handle, e.handle); }, py::arg("event"));

@@ -14,7 +14,7 @@ void bind_agree(py::module_& m) {
       [](const py::object& warped, const py::object& fixed, float gain, float offset, const py::object& destination,
          int threads, uintptr_t stream) {
         const Array moved(warped), still(fixed), out(destination);
-        const Execution on = execution(threads, stream, moved);
+        const Execution on = execution("agree_residual", threads, stream, moved);
         const py::gil_scoped_release release;
         agree_residual(moved.view, still.view, gain, offset, out.view, on);
       },
@@ -24,7 +24,7 @@ void bind_agree(py::module_& m) {
       "agree_mask",
       [](const py::object& difference, double threshold, const py::object& destination, int threads, uintptr_t stream) {
         const Array from(difference), out(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("agree_mask", threads, stream, from);
         const py::gil_scoped_release release;
         agree_mask(from.view, threshold, out.view, on);
       },
@@ -47,7 +47,7 @@ void bind_ecc(py::module_& m) {
          uintptr_t stream) {
         const Array still(fixed), moved(moving), map(matrix), scratch(workspace), out(sums);
         const auto seen = optional_array(mask);
-        const Execution on = execution(threads, stream, still);
+        const Execution on = execution("ecc", threads, stream, still);
         const py::gil_scoped_release release;
         ecc(still.view, moved.view, seen ? &seen->view : nullptr, map.view, parameters, scratch.view, out.view,
             row_step, on);
@@ -62,7 +62,7 @@ void bind_ecc(py::module_& m) {
          uintptr_t stream) {
         const Array still(fixed), moved(moving), record(state), scratch(workspace);
         const auto seen = optional_array(mask);
-        const Execution on = execution(threads, stream, still);
+        const Execution on = execution("ecc_maximise", threads, stream, still);
         const py::gil_scoped_release release;
         ecc_maximise(still.view, moved.view, seen ? &seen->view : nullptr, motion, most, begin, row_step, scratch.view,
                      record.view, on);

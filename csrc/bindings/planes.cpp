@@ -54,7 +54,7 @@ void bind_planes(py::module_& m) {
         PYFOCUS_CHECK(interpolation >= 0 && interpolation <= 2, "warp: interpolation must be 0, 1 or 2, got %d",
                       interpolation);
         const PlaneSource planes = planes_of("warp", from, mosaic, counts, scale, offset);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("warp", threads, stream, from);
         const py::gil_scoped_release release;
         warp(planes, maps.view, to.view, seen ? &seen->view : nullptr, static_cast<Interpolation>(interpolation), root,
              square, narrow, on);
@@ -75,7 +75,7 @@ void bind_planes(py::module_& m) {
         const PlaneSource planes = planes_of("luminance", from, mosaic, counts, scale, offset);
         PYFOCUS_CHECK(static_cast<int>(weights.size()) == planes.planes,
                       "luminance: weights must have one value per plane (%d), got %zu", planes.planes, weights.size());
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("luminance", threads, stream, from);
         const py::gil_scoped_release release;
         luminance(planes, weights.data(), factor, row_step, square_root, to.view, on);
       },
@@ -88,7 +88,7 @@ void bind_planes(py::module_& m) {
       [](const py::object& source, std::array<int, 2> red, std::array<float, 4> scale, std::array<float, 4> offset,
          const py::object& destination, int threads, uintptr_t stream) {
         const Array from(source), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("demosaic", threads, stream, from);
         const py::gil_scoped_release release;
         demosaic(from.view, red[0], red[1], scale.data(), offset.data(), to.view, on);
       },
@@ -104,7 +104,7 @@ void bind_planes(py::module_& m) {
                       "unpack: scale, offset and mosaic must have one value per plane (%zu), got %zu and %zu", planes,
                       scale.size(), offset.size());
         const auto* offsets = mosaic_offsets("unpack", mosaic);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("unpack", threads, stream, from);
         const py::gil_scoped_release release;
         unpack(from.view, to.view, offsets, srgb, scale.data(), offset.data(), on);
       },
@@ -116,7 +116,7 @@ void bind_planes(py::module_& m) {
       [](const py::object& source, int64_t step_y, int64_t step_x, const py::object& destination, int threads,
          uintptr_t stream) {
         const Array from(source), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("thin", threads, stream, from);
         const py::gil_scoped_release release;
         thin(from.view, step_y, step_x, to.view, on);
       },

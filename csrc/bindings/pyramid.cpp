@@ -15,7 +15,7 @@ void bind_sums(py::module_& m) {
       [](const py::object& coarse, const py::object& rating, const py::object& base, const py::object& weight,
          int threads, uintptr_t stream) {
         const Array from(coarse), rate(rating), sum(base), total(weight);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_base", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_base(from.view, rate.view, sum.view, total.view, on);
       },
@@ -27,7 +27,7 @@ void bind_sums(py::module_& m) {
          const py::object& index, const py::object& index_weight, const py::object& total, const py::object& seen,
          int threads, uintptr_t stream) {
         const Array rate(rating), top(peak), old(before), sum(index), weight(index_weight), all(total), count(seen);
-        const Execution on = execution(threads, stream, rate);
+        const Execution on = execution("pyramid_depth", threads, stream, rate);
         const py::gil_scoped_release release;
         pyramid_depth(rate.view, top.view, old.view, place, sum.view, weight.view, all.view, count.view, on);
       },
@@ -39,7 +39,7 @@ void bind_sums(py::module_& m) {
       [](const py::object& sum, const py::object& weight, const py::object& destination, int threads,
          uintptr_t stream) {
         const Array from(sum), total(weight), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_mean", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_mean(from.view, total.view, to.view, on);
       },
@@ -56,7 +56,7 @@ void bind_pyramid(py::module_& m) {
          uintptr_t stream) {
         const Array from(source), to(destination);
         const auto plus = optional_array(add);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_down", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_down(from.view, to.view, plus ? &plus->view : nullptr, on);
       },
@@ -68,7 +68,7 @@ void bind_pyramid(py::module_& m) {
          uintptr_t stream) {
         const Array from(source), to(destination);
         const auto plus = optional_array(add);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_up", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_up(from.view, to.view, gain, plus ? &plus->view : nullptr, on);
       },
@@ -78,7 +78,7 @@ void bind_pyramid(py::module_& m) {
       "pyramid_smooth",
       [](const py::object& source, const py::object& destination, int threads, uintptr_t stream) {
         const Array from(source), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_smooth", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_smooth(from.view, to.view, on);
       },
@@ -88,7 +88,7 @@ void bind_pyramid(py::module_& m) {
       "pyramid_energy",
       [](const py::object& fine, const py::object& coarse, const py::object& energy, int threads, uintptr_t stream) {
         const Array from(fine), below(coarse), to(energy);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_energy", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_energy(from.view, below.view, to.view, on);
       },
@@ -98,7 +98,7 @@ void bind_pyramid(py::module_& m) {
       "pyramid_measure",
       [](const py::object& fine, const py::object& coarse, const py::object& energy, int threads, uintptr_t stream) {
         const Array from(fine), below(coarse), to(energy);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_measure", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_measure(from.view, below.view, to.view, on);
       },
@@ -111,7 +111,7 @@ void bind_pyramid(py::module_& m) {
          float gain, int threads, uintptr_t stream) {
         const Array from(energy), below(coarse), old(before), rate(rating), top(peak);
         const auto seen = optional_array(valid), lower = optional_array(coarser);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_rate", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_rate(from.view, below.view, seen ? &seen->view : nullptr, slope, floor, old.view, rate.view, top.view,
                      lower ? &lower->view : nullptr, gain, on);
@@ -126,7 +126,7 @@ void bind_pyramid(py::module_& m) {
          uintptr_t stream) {
         const Array from(fine), below(coarse), rate(rating), old(before), top(peak), sum(numerator),
             weight(denominator);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_fold", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_fold(from.view, below.view, rate.view, old.view, top.view, power, sum.view, weight.view, on);
       },
@@ -138,7 +138,7 @@ void bind_pyramid(py::module_& m) {
       [](const py::object& numerator, const py::object& denominator, const py::object& coarse,
          const py::object& destination, int threads, uintptr_t stream) {
         const Array sum(numerator), weight(denominator), below(coarse), to(destination);
-        const Execution on = execution(threads, stream, sum);
+        const Execution on = execution("pyramid_collapse", threads, stream, sum);
         const py::gil_scoped_release release;
         pyramid_collapse(sum.view, weight.view, below.view, to.view, on);
       },
@@ -148,7 +148,7 @@ void bind_pyramid(py::module_& m) {
       "pyramid_valid",
       [](const py::object& source, const py::object& destination, int threads, uintptr_t stream) {
         const Array from(source), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("pyramid_valid", threads, stream, from);
         const py::gil_scoped_release release;
         pyramid_valid(from.view, to.view, on);
       },

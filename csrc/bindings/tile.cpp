@@ -12,7 +12,7 @@ void bind_tile(py::module_& m) {
       [](const py::object& source, const py::object& origins, const py::object& destination, int threads,
          uintptr_t stream) {
         const Array from(source), at(origins), to(destination);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("tile_gather", threads, stream, from);
         const py::gil_scoped_release release;
         tile_gather(from.view, at.view, to.view, on);
       },
@@ -25,7 +25,7 @@ void bind_tile(py::module_& m) {
       [](const py::object& tiles, const py::object& origins, const py::object& window, const py::object& destination,
          const py::object& weight, int threads, uintptr_t stream) {
         const Array from(tiles), at(origins), by(window), to(destination), sum(weight);
-        const Execution on = execution(threads, stream, from);
+        const Execution on = execution("tile_scatter", threads, stream, from);
         const py::gil_scoped_release release;
         tile_scatter(from.view, at.view, by.view, to.view, sum.view, on);
       },
@@ -36,7 +36,7 @@ void bind_tile(py::module_& m) {
       "tile_divide",
       [](const py::object& destination, const py::object& weight, int threads, uintptr_t stream) {
         const Array to(destination), sum(weight);
-        const Execution on = execution(threads, stream, to);
+        const Execution on = execution("tile_divide", threads, stream, to);
         const py::gil_scoped_release release;
         tile_divide(to.view, sum.view, on);
       },

@@ -173,6 +173,38 @@ def pyramid_depth(
     stream: int = 0,
 ) -> None: ...
 def pyramid_mean(sum: _Array, weight: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def wavelet_measure(fine: _Array, low: _Array, energy: _Array, threads: int = 0, stream: int = 0) -> None: ...
+def wavelet_fold(
+    fine: _Array,
+    rating: _Array,
+    before: _Array,
+    peak: _Array,
+    power: int,
+    sums: _Array,
+    weight: _Array,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def wavelet_merge(
+    low: _Array, sums: _Array, weight: _Array, destination: _Array, threads: int = 0, stream: int = 0
+) -> None: ...
+def wavelet_pool(
+    source: _Array,
+    destination: _Array,
+    gain: float = 1.0,
+    add: _Array | None = None,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def wavelet_spread(
+    source: _Array,
+    destination: _Array,
+    gain: float = 1.0,
+    add: _Array | None = None,
+    threads: int = 0,
+    stream: int = 0,
+) -> None: ...
+def wavelet_valid(source: _Array, destination: _Array, threads: int = 0, stream: int = 0) -> None: ...
 
 ECC_CHUNK_ROWS: int
 ECC_STATE_SIZE: int

@@ -160,7 +160,8 @@ class Laplacian(_Folding):
                 continue
             if not self.arrays.is_device or not isinstance(array, _C.DeviceArray):
                 where = "on the device" if self.arrays.is_device else "a NumPy array"
-                raise ArgumentError(f"Laplacian.push: {name} must be {where}, got {type(array).__name__}")
+                text = f"{name} must be {where}, got {type(array).__name__}"
+                raise ArgumentError(f"{type(self).__name__}.push: {text}")
 
     def _brought(self, array: AnyArray) -> AnyArray:
         """The array where the accumulators lie, in C order."""
@@ -267,10 +268,14 @@ class Laplacian(_Folding):
         step = np.clip((margin - _UNSURE) / (_SURE - _UNSURE), 0, 1)
         maps = np.stack([index, step * step * (3 - 2 * step)]).astype(np.float32)
         for finer in self._levels[self._depth_level :: -1]:
-            full = np.empty((2, *finer.size), np.float32)
-            _C.pyramid_up(maps, full, threads=self.threads)
-            maps = full
+            maps = self._enlarge(maps, finer.size)
         return maps[0], np.clip(maps[1], 0, 1)
+
+    def _enlarge(self, maps: Planes, size: tuple[int, int]) -> Planes:
+        """Maps (2, H, W) on a level's coarse grid at the size of its fine one."""
+        full = np.empty((len(maps), *size), np.float32)
+        _C.pyramid_up(maps, full, threads=self.threads)
+        return full
 
     def _collapse(self, in_place: bool) -> AnyArray:
         """The picture level by level, coarsest first, each where the last frame's Gaussian level was.

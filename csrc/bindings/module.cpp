@@ -53,4 +53,5 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   bind_ecc(m);
   bind_deform_conv(m);
   bind_tile(m);
+  bind_wavelet(m);
 }

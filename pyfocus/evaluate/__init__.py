@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .baselines import BASELINES
 from .judge import Score, check_fusers, evaluate
 from .pictures import TILE_PX, Worst, picture_names, write_worst
 from .protocols import PROTOCOLS, Protocol
@@ -9,6 +10,7 @@ from .scenes import SPLITS, Scene, find_scenes
 from .tables import FORMATS, PUBLISHED, Format, Published, evaluation_report, report_text
 
 __all__ = [
+    "BASELINES",
     "FORMATS",
     "PROTOCOLS",
     "PUBLISHED",

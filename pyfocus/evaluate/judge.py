@@ -15,6 +15,7 @@ from ..fusers import FuserName, resolve_fuser
 from ..register import Progress
 from ..stack import stack
 from ..stacker import Stacked
+from .baselines import BASELINES
 from .pictures import Worst, worst_tiles
 from .protocols import PROTOCOLS, Compared, Protocol
 from .scenes import Scene
@@ -44,10 +45,10 @@ class Score:
 
 
 def check_fusers(fusers: Sequence[str], device: str = "cpu") -> None:
-    """That each is a fuser's name or a file that holds one, as :func:`pyfocus.stack` takes them; raises as it does."""
+    """That each is a baseline's name or what :func:`pyfocus.stack` takes; raises as that does."""
     arrays_of(device)
     for name in fusers:
-        resolve_fuser(name, device=device)
+        _resolve(name, device=device)
 
 
 def evaluate(
@@ -63,7 +64,8 @@ def evaluate(
 ) -> tuple[list[Score], list[Worst]]:
     """A score per fuser and scene, and each fuser's ``worst`` tiles over all scenes, the worst first.
 
-    ``fusers`` as :func:`pyfocus.stack` takes them: names, or paths of models. ``border``: px of every side of the part
+    ``fusers`` as :func:`pyfocus.stack` takes them: names, or paths of models; and "laplace" and "wavelets", the paper's
+    baselines. ``border``: px of every side of the part
     compared that ``inner_psnr`` and ``inner_ssim`` leave out. ``progress(stage, done, total)`` is called from this
     thread and may raise to stop. Raises what reading, stacking and the protocol raise, naming the scene.
     """
@@ -89,7 +91,7 @@ def _judge(
     fuser: str, scene: Scene, protocol: Protocol, border: int, worst: int, device: str, threads: int
 ) -> tuple[Score, list[Worst]]:
     truth = scene.truth_picture()
-    chosen = resolve_fuser(fuser, threads=threads, device=device)  # before the clock starts: a user reads weights once
+    chosen = _resolve(fuser, threads=threads, device=device)  # before the clock starts: a user reads weights once
     started = time.perf_counter()
     stacked = _stack(chosen, scene, device, threads)
     stacked.image()
@@ -111,6 +113,11 @@ def _judge(
         left_out=tuple(stacked.left_out),
     )
     return score, worst_tiles(compared, fuser, scene.name, worst) if worst else []
+
+
+def _resolve(name: str, threads: int = 0, device: str = "cpu") -> FuserName | Fuser:
+    """One of the paper's baselines by its name, or what the pipeline makes of it."""
+    return BASELINES[name](threads) if name in BASELINES else resolve_fuser(name, threads=threads, device=device)
 
 
 def _figures(compared: Compared, border: int) -> tuple[float, float]:

@@ -10,7 +10,6 @@ uint16 is linear camera RGB without white balance, 1024 black and 65535 white; u
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ..burst import Array, Burst, Frame, Meta
 from ..colour import decode_lut
 from ..develop import develop
 from ..errors import ReadError
+from ..io import load_json, map_array
 from ..raw import UNPACK_BLACK_DN, UNPACK_WHITE_DN
 from ..register import Registration
 
@@ -104,12 +104,7 @@ class StoredScene:
     def _array(self, name: str) -> Array:
         """A stored array, mapped into memory."""
         path = self.folder / name
-        try:
-            found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except OSError as error:
-            raise ReadError(f"{path}: cannot be read: {error.strerror or error}; build the burst again") from error
-        except (ValueError, EOFError) as error:
-            raise ReadError(f"{path}: is damaged or cut short ({error}); build the burst again") from error
+        found = map_array(path, "build the burst again")
         if found.dtype not in (np.uint8, np.uint16):
             raise ReadError(f"{path}: should be uint8 or uint16, is {found.dtype}; build the burst again")
         return found
@@ -146,12 +141,7 @@ def _scene(folder: Path, name: str) -> StoredScene:
 
 def _read(path: Path) -> dict[str, Any]:
     """The object in a file of a data set. Raises ReadError for another format or version."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ReadError(f"{path}: is damaged: {error}") from error
+    content = load_json(path)
     wanted = _FORMATS[path.name]
     if not isinstance(content, dict) or content.get("format") != wanted or content.get("version") != _VERSION:
         raise ReadError(f"{path}: is no {wanted} of version {_VERSION}; name a folder that pyfocus dataset wrote")

@@ -1,0 +1,284 @@
+"""A depth map first, then the picture from it: which frame is sharpest, smoothed within what belongs together.
+
+    push    frame -> FrameStore (16 bits a value), energies of its detail -> FrameStores (a tenth more)    focus
+    finish  1. votes of all frames, tile by tile; the peak over the frames, a nearer one before a farther one
+            2. parabola through the peak: sub-frame depth; how wide the peak is: confidence
+            3. depth smoothed where the guide, an all-in-focus luminance, has no edge                      guided
+            4. picture: frames averaged with weights exp(4 vote) within a window about the smoothed depth
+
+Frames that are equally sharp have equal votes and are averaged, so noise falls with their number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _C
+from .burst import Frame
+from .errors import ArgumentError, ResourceError
+from .focus import ALIGN, OCTAVES, half, measure, raised, votes
+from .framestore import FrameStore, half_of_memory
+from .fuse import Fused, Mask, Planes, _Folding
+from .guided import smooth_guided
+from .tiles import Box, whole
+
+Near = Literal["first", "last", "none"]
+NEAR: tuple[Near, ...] = ("first", "last", "none")
+Places = npt.NDArray[np.float64]
+
+_TILE = (32, 256)  # of the half-size grid
+_SHARPNESS = 4.0  # weights are exp(this x vote)
+_FULL_SHARE = 0.85  # of the memory, for frames; the rest for energies, which take a tenth of it
+_STRENGTH, _EDGE = 3.0, 0.02  # of the smoothing; the edge in units of the luminance's root
+_NARROW = 0.5  # frames: the window about a depth that is certain
+_DOUBT = 0.1  # frames squared: variance of a depth that is certain
+_PARTIAL = 0.02  # of the certainty, where some frame, perhaps the sharpest, saw nothing
+_SURE = 0.2  # confidence from which the parabola is taken, not the centroid
+_BELOW, _VALLEY, _CLEAR = 3.0, 3.0, 6.0  # votes: see cut_behind
+_NOTHING = 1e-9  # weight of a frame that saw nothing, where no frame saw anything
+
+Told = Callable[[str, float, int], None]
+
+
+class DepthMapFuser(_Folding):
+    """Fusion by a depth map, in two passes over frames that are kept: in RAM up to ``memory``, then in one file.
+
+    ``memory``: bytes of frames and energies to keep in RAM (default: half of this machine's, or what the pipeline
+    leaves); ``folder``: where the file lies, as for :class:`pyfocus.framestore.FrameStore`. RAM does not grow with the
+    number of frames; the file takes 6.7 bytes per pixel of three planes and frame. ``near``: which end of the burst
+    shows near things. Where two depths are seen one through the other, the nearer one is taken; "none" takes the
+    sharper one. Frames may come in any order of ``index``. On the host only: frames are NumPy arrays.
+
+    Deterministic, for any number of threads.
+    """
+
+    def __init__(
+        self,
+        threads: int = 0,
+        *,
+        near: Near = "first",
+        memory: int | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(threads)
+        if near not in NEAR:
+            raise ArgumentError(f"DepthMapFuser: near must be one of {', '.join(NEAR)}, got {near!r}")
+        self.near, self.memory, self._folder = near, memory, folder
+        self.tell: Told | None = None
+        self._places: list[float] = []
+        self._store, self._energies = FrameStore(0), [FrameStore(0)]  # of no frames, which take nothing
+        self._noise, self._is_full = float(np.inf), False
+
+    def begin(self, frame: Frame) -> None:
+        """A burst begins, or begins anew: what was kept is given away."""
+        self.frames, self._shape, self._places, self._finished = 0, None, [], False
+        self._close()
+
+    def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:
+        """Keep a frame and measure it; see :class:`pyfocus.Fuser`. Raises ResourceError when the disk is full; then
+        ``finish`` gives what the frames before make, and further frames are refused."""
+        if not isinstance(planes, np.ndarray):
+            raise ArgumentError(f"DepthMapFuser.push: planes must be a NumPy array, got {type(planes).__name__}")
+        place = float(self.frames if index is None else index)
+        if self._accept(planes, valid):
+            self._begin((planes.shape[1], planes.shape[2]))
+        planes = np.ascontiguousarray(planes)
+        found = measure(planes, valid, self.threads)
+        try:
+            if self._is_full:
+                raise ResourceError("DepthMapFuser.push: an earlier frame found no room; finish, or begin anew")
+            for store, energy in zip(self._energies, found.energies, strict=True):
+                store.push(energy[None])
+            self._store.push(planes)
+        except ResourceError:
+            self.frames, self._is_full = self.frames - 1, True
+            raise
+        self._places.append(place)
+        self._noise = min(self._noise, found.noise)
+        weight = np.square(np.maximum(found.energies[0], 0))
+        weight += np.float32(1e-20)
+        self._guide_weight += weight
+        weight *= found.light
+        self._guide += weight
+
+    def preview(self) -> Planes:
+        """What ``finish`` would give now; takes as long."""
+        self._need_frames("preview")
+        return self._compose().image
+
+    def finish(self) -> Fused:
+        """The picture, depth and confidence; the frames are given away."""
+        self._need_frames("finish")
+        fused = self._compose()
+        self._finished = True
+        self._close()
+        return fused
+
+    def _close(self) -> None:
+        for store in (self._store, *self._energies):
+            store.close()
+
+    def _begin(self, size: tuple[int, int]) -> None:
+        room = half_of_memory() if self.memory is None else self.memory
+        self._store = FrameStore(int(_FULL_SHARE * room), self._folder)
+        rest = room - int(_FULL_SHARE * room)
+        shares = [4.0**-octave for octave in range(OCTAVES)]
+        self._energies = [FrameStore(int(rest * share / sum(shares)), self._folder) for share in shares]
+        self._size, self._grid = size, half(size)
+        self._guide, self._guide_weight = np.zeros(self._grid, np.float32), np.zeros(self._grid, np.float32)
+        self._noise, self._is_full = np.inf, False
+
+    def _compose(self) -> Fused:
+        self._order = [int(i) for i in np.argsort(self._places, kind="stable")]
+        self._steps = np.array([self._places[i] for i in self._order])
+        self._floor = self._noise if np.isfinite(self._noise) else 0.0
+        maps, confidence = self._peaks()
+        # noise of the guide, as the finest octave's tells it: 0.075 is the share of white noise that `down` leaves
+        edge = _EDGE + 2 * float(np.sqrt(0.075 / 0.8 * self._floor))
+        depth, weight, spread = smooth_guided(maps, self._guide / self._guide_weight, _STRENGTH, edge)
+        depth /= weight
+        spread /= weight
+        image = self._blend(depth, spread)
+        small = np.stack([self._placed(depth), confidence]).astype(np.float32)
+        full = raised(small, self._size)
+        return Fused(image, full[0], np.clip(full[1], 0, 1))
+
+    def _placed(self, depth: Planes) -> Planes:
+        """Places in focus order of depths that count the frames."""
+        return np.asarray(np.interp(depth, np.arange(len(self._steps)), self._steps), np.float32)
+
+    def _peaks(self) -> tuple[Planes, Planes]:
+        """Depth, 1 and its variance, each times its certainty, (3, h, w) of the half-size grid; and the confidence."""
+        maps, confidence = np.empty((3, *self._grid), np.float32), np.empty(self._grid, np.float32)
+
+        def look(box: Box) -> None:
+            vote, seen = votes(self._energies, self._order, self._floor, box)
+            at = box.within(whole(self._grid))
+            depth, spread, confidence[at] = read_peaks(vote, seen, self.near)
+            certainty = np.where(seen.min(0) > 0, 1, _PARTIAL) / (spread + _DOUBT)
+            maps[0][at], maps[1][at], maps[2][at] = certainty * depth, certainty, certainty * spread
+
+        self._run(look, 0)
+        return maps, confidence
+
+    def _blend(self, depth: Planes, spread: Planes) -> Planes:
+        """The picture, (C, H, W), from depth and its variance on the half-size grid."""
+        assert self._shape is not None
+        image = np.empty(self._shape, np.float32)
+        everything = whole(self._size)
+
+        def blend(box: Box) -> None:
+            wide = box.grown(ALIGN, self._grid)
+            vote, seen = votes(self._energies, self._order, self._floor, wide)
+            if self.near != "none":
+                cut_behind(vote, self.near)
+            at = wide.within(whole(self._grid))
+            weights = window_weights(vote, seen, depth[at], spread[at])
+            fine = Box(2 * box.y0, min(2 * box.y1, self._size[0]), 2 * box.x0, min(2 * box.x1, self._size[1]))
+            around = Box(2 * wide.y0, min(2 * wide.y1, self._size[0]), 2 * wide.x0, min(2 * wide.x1, self._size[1]))
+            rows, columns = fine.within(everything)
+            inner = fine.within(around)
+            total = np.zeros((self._shape[0], *fine.size), np.float32)  # type: ignore[index]
+            share = np.zeros(fine.size, np.float32)
+            for k, frame in enumerate(self._order):
+                if weights[k].max() <= 2 * _NOTHING and share.any():
+                    continue
+                weight = raised(weights[k : k + 1], around.size)[0][inner]
+                total += self._store.tile(rows, columns, [frame])[0] * weight
+                share += weight
+            image[:, rows, columns] = total / share
+
+        self._run(blend, 1)
+        return image
+
+    def _run(self, work: Callable[[Box], None], part: int) -> None:
+        """All tiles, by threads; what they write does not overlap. ``part`` of the two that finishing has."""
+        tiles = whole(self._grid).cut(*_TILE)
+        with ThreadPoolExecutor(self.threads or _C.threads()) as pool:
+            for done, _ in enumerate(pool.map(work, tiles)):
+                if self.tell is not None:
+                    self.tell("finish", part * len(tiles) + done + 1, 2 * len(tiles))
+
+
+def read_peaks(vote: Planes, seen: Planes, near: Near = "first") -> tuple[Planes, Planes, Planes]:
+    """Depth in frames, its variance in frames squared, and confidence, of votes (N, h, w); which are changed.
+
+    The depth is the vertex of the parabola through the highest vote and its neighbours, no further than half a frame
+    from it; where nothing stands out, the centroid. The variance is that of the frames' numbers under the weights
+    exp(4 vote). Confidence is 0 when all frames that saw a place vote alike, and near 1 when one of them stands out.
+    """
+    if near != "none":
+        cut_behind(vote, near)
+    count = len(vote)
+    top = np.maximum.reduce(vote)
+    best = np.argmax(vote, axis=0)
+    weights = np.exp(vote - top) * seen
+    views = np.maximum(seen.sum(0), 1)
+    alike = (np.maximum(weights.sum(0), 1) - 1) / np.maximum(views - 1, 1)
+    confidence = np.where(views > 1, 1 - alike, 0)
+    weights **= _SHARPNESS
+    number = np.arange(count, dtype=np.float32)[:, None, None]
+    share = np.maximum(weights.sum(0), 1e-30)
+    centroid = (weights * number).sum(0) / share
+    spread = (weights * np.square(number - centroid)).sum(0) / share
+    sure = np.clip(confidence / _SURE, 0, 1)
+    depth = best + _vertex(vote, best)
+    depth = centroid + sure * (depth - centroid)
+    return depth.astype(np.float32), spread.astype(np.float32), confidence.astype(np.float32)
+
+
+def _vertex(vote: Planes, best: npt.NDArray[np.intp]) -> Planes:
+    """How far from the highest vote the parabola through it and its neighbours peaks, in [-0.5, 0.5]; 0 at the ends."""
+    count = len(vote)
+    if count < 3:
+        return np.zeros(best.shape, np.float32)
+    inside = np.clip(best, 1, count - 2)
+
+    def at(number: npt.NDArray[np.intp]) -> Planes:
+        taken: Planes = np.take_along_axis(vote, number[None], axis=0)[0]
+        return taken
+
+    before, peak, after = at(inside - 1), at(inside), at(inside + 1)
+    bend = np.minimum(before - 2 * peak + after, -1e-6)
+    offset = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
+    return np.asarray(np.where(inside == best, offset, 0), np.float32)
+
+
+def cut_behind(vote: Planes, near: Near) -> None:
+    """Where a near peak stands before a farther one, lower the votes behind it to the valley between them.
+
+    A peak counts when it is clear by itself (_CLEAR), at most _BELOW under the highest vote, and when a valley of
+    _VALLEY parts it from what comes behind: a surface seen through the blur of a nearer one has its own, farther peak.
+    """
+    frames = vote if near == "first" else vote[::-1]
+    top = frames.max(0)
+    least = np.maximum(top - _BELOW, _CLEAR)
+    peak, valley = frames[0].copy(), frames[0].copy()
+    found = np.zeros(peak.shape, bool)
+    for frame in frames[1:]:
+        found |= (frame > valley) & (valley <= peak - _VALLEY) & (peak >= least)
+        np.minimum(frame, valley, out=frame, where=found)
+        rises = ~found & (frame > peak)
+        np.copyto(peak, frame, where=rises)
+        np.copyto(valley, frame, where=rises)
+        np.minimum(valley, frame, out=valley, where=~found)
+
+
+def window_weights(vote: Planes, seen: Planes, depth: Planes, spread: Planes) -> Planes:
+    """Weights (N, h, w) in [0, 1] of the frames: exp(4 vote), in a window about the depth as wide as its doubt."""
+    number = np.arange(len(vote), dtype=np.float32)[:, None, None]
+    score = np.square(number - depth)
+    score *= -0.5 / (_NARROW**2 + 4 * spread)
+    score += np.float32(_SHARPNESS) * vote
+    score[seen == 0] = -np.inf
+    top = score.max(0)
+    score -= np.where(np.isfinite(top), top, 0)
+    weights: Planes = np.exp(score, out=score)
+    weights += np.float32(_NOTHING) * (seen.max(0) == 0)
+    return weights

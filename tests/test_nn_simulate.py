@@ -23,13 +23,7 @@ FAST = SimulationSettings(blur_px=5.0, pool=1, photos=1.0)  # painting takes hal
 BARE = replace(FAST, still=1.0, drift=0.0, softness_px=(0.0, 0.0), raw=0.0, coded=0.0, window=0.0)
 CPU = torch.device("cpu")
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

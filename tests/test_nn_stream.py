@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 
 from pyfocus.errors import ArgumentError  # noqa: E402
 from pyfocus.nn.batch import Batch  # noqa: E402
-from pyfocus.nn.losses import encode_srgb, stream_loss  # noqa: E402
+from pyfocus.nn.losses import stream_loss  # noqa: E402
+from pyfocus.nn.srgb import decode_srgb, encode_srgb  # noqa: E402
 from pyfocus.nn.stream import STATE_STRIDES, FocusDeepStream, StreamState  # noqa: E402
 from pyfocus.nn.tone import KNEE, LEAST_STEP, compress, details, expand, focus_energies, noise_map, slope, unit  # noqa: E402
 
@@ -239,6 +240,7 @@ def test_the_encoding_is_srgb():
     x = np.linspace(-0.1, 1.2, 200)
     formula = np.where(x <= 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-9) ** (1 / 2.4) - 0.055)
     np.testing.assert_allclose(encode_srgb(torch.from_numpy(x)).numpy(), formula, atol=1e-12)
+    np.testing.assert_allclose(decode_srgb(torch.from_numpy(formula)).numpy(), x, atol=1e-7)  # the two parts meet so
 
 
 # --- bad input ---------------------------------------------------------

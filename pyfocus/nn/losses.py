@@ -7,17 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch
+from .srgb import encode_srgb
 from .stream import StreamResult
 
 CHARBONNIER = 1e-3
 BORDER_PX = 8
-
-
-def encode_srgb(linear: Tensor) -> Tensor:
-    """The sRGB curve of IEC 61966-2-1, its straight part going on below 0; differentiable everywhere."""
-    low = linear.clamp_max(0.0031308) * 12.92
-    high = 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear <= 0.0031308, low, high)
 
 
 def seen(linear: Tensor, white_balance: Tensor) -> Tensor:

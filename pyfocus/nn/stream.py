@@ -252,7 +252,7 @@ class FocusDeepStream(nn.Module):
         second = aligned + leaky(self.compare(torch.cat([aligned, before], 1)))
         features = self.encoder.ascend(first, second)
         lean = torch.einsum("bchw,ck->bkhw", energies, self.lean.to(energies.dtype))
-        prior = lean.repeat_interleave(torch.tensor([4, 4, 1, self.heads], device=lean.device), 1)
+        prior = torch.cat([lean[:, k : k + 1].expand(-1, n, -1, -1) for k, n in enumerate((4, 4, 1, self.heads))], 1)
         logits = _full(self.weigh(leaky(features))) + prior
         return _full(self.values(leaky(features))), BOUND * torch.tanh(logits / BOUND)
 

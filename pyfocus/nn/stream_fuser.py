@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..fuse import Planes
-from ..networks import CLEAN, Noise, StreamFolding
+from ..networks import CLEAN, Noise, Runtime, StreamFolding
 from ..tiles import Box, Size
-from .tiles import FrameState, Tiler, quietly, torch_device
+from .tiles import FrameState, Tiler, quietly, runtime_of, torch_device
 
 __all__ = ["CLEAN", "Noise", "StreamFuser", "tensor_of"]
 
@@ -50,6 +50,11 @@ class StreamFuser(StreamFolding):
     ) -> None:
         super().__init__(net, type(net).__name__, noise, threads, tile_px, memory, folder)
         self._tiler = Tiler(net, torch_device(device), tile_px // net.step_px * net.step_px)
+
+    @property
+    def runtime(self) -> Runtime:
+        """torch, and where in it; the CPU when the device's memory ended."""
+        return runtime_of(self._tiler.device)
 
     def _at_work(self) -> AbstractContextManager[None]:
         return quietly(self.threads)

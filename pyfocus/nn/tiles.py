@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .. import _C
 from ..errors import ResourceError
 from ..framestore import Pages, half_of_memory
+from ..networks import Runtime
 from ..tiles import Box, Size, whole
 
 CPU = torch.device("cpu")
@@ -53,6 +55,11 @@ def torch_device(device: str) -> torch.device:
     return torch.device("cuda", place.index or 0)
 
 
+def runtime_of(device: torch.device) -> Runtime:
+    """What runs networks there."""
+    return Runtime("torch", str(torch.__version__), str(device))
+
+
 class Tiler:
     """Runs a network tile by tile on one device.
 
@@ -65,12 +72,11 @@ class Tiler:
         self.tile_px = self._wanted_px = tile_px
         self._settled = False
 
-    def run(self, box: Box, work: Callable[[Box], T]) -> list[tuple[Box, T]]:
-        """``work(tile)`` for all tiles of the box, and what it gave."""
-        done: list[tuple[Box, T]] = []
-        for tile in box.cut(self.tile_px, self.tile_px):
-            done += self._attempt(tile, work)
-        return done
+    def run(self, tiles: Iterable[Box], work: Callable[[Box], T]) -> Iterator[tuple[Box, T]]:
+        """``work(tile)`` for all tiles, in order, and what it gave, as it comes."""
+        for tile in tiles:
+            for part in tile.cut(self.tile_px, self.tile_px):
+                yield from self._attempt(part, work)
 
     def _attempt(self, tile: Box, work: Callable[[Box], T]) -> list[tuple[Box, T]]:
         try:
@@ -174,6 +180,21 @@ class FrameState:
     def turn(self, parts: list[Any]) -> None:
         """A step is over: take over what is no map from any tile's ``cores``."""
         self._leaves = [leaf if s else part for leaf, part, s in zip(self._leaves, parts, self._strides, strict=True)]
+
+    def arrays(self) -> Iterator[npt.NDArray[Any]]:
+        """All of it, as arrays of this machine's memory: views of maps that lie there."""
+        for leaf in self._leaves:
+            yield leaf.cpu().numpy() if isinstance(leaf, Tensor) else np.asarray(leaf)
+
+    def restore(self, arrays: Iterator[npt.NDArray[Any]]) -> None:
+        """Take all of it from what ``arrays`` gave."""
+        for k, (leaf, array) in enumerate(zip(self._leaves, arrays, strict=True)):
+            if isinstance(leaf, Tensor):
+                leaf.copy_(torch.from_numpy(array))
+            else:
+                self._leaves[k] = type(leaf)(array.item())
+        if self._pages:
+            self._pages.release()
 
     def close(self) -> None:
         """Give the memory away."""

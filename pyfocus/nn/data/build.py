@@ -32,7 +32,7 @@ from .store import (
 )
 
 PathLike = str | os.PathLike[str]
-Tell = Callable[[str, int, int], None]
+Tell = Callable[[str, float, int], None]
 _FRAMES_FOLDERS = ("frames", "raw", "raws")  # a folder with one of these is a burst; what lies beside is about it
 
 

@@ -29,7 +29,7 @@ from ... import _C
 from ...burst import Array
 from ...colour import decode_lut
 from ...errors import ArgumentError, ReadError, WriteError
-from ...io import atomic
+from ...io import atomic, load_json, map_array
 from ...raw import UNPACK_BLACK_DN, UNPACK_WHITE_DN
 
 StoredKind = Literal["rggb", "rgb"]
@@ -148,12 +148,7 @@ def new_array(path: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array
 
 def open_array(path: Path, shape: tuple[int, ...], dtypes: tuple[npt.DTypeLike, ...]) -> Array:
     """A stored array, mapped, not read. Raises ReadError unless it is whole and as it should be."""
-    try:
-        found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error.strerror or error}; build the burst again") from error
-    except (ValueError, EOFError) as error:
-        raise ReadError(f"{path}: is damaged or cut short ({error}); build the burst again") from error
+    found = map_array(path, "build the burst again")
     if found.shape != shape or found.dtype not in [np.dtype(kind) for kind in dtypes]:
         names = " or ".join(np.dtype(kind).name for kind in dtypes)
         raise ReadError(f"{path}: should be {shape} {names}, is {found.shape} {found.dtype}; build the burst again")
@@ -170,12 +165,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def read_json(path: Path, wanted: str) -> dict[str, Any]:
     """The object in a file of ours. Raises ReadError for another format or version."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ReadError(f"{path}: is damaged: {error}") from error
+    content = load_json(path)
     if not isinstance(content, dict) or content.get("format") != wanted:
         raise ReadError(f"{path}: is no {wanted}; name a folder that pyfocus dataset wrote")
     if content.get("version") != VERSION:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ...colour import decode_lut
 from ...errors import ArgumentError
 from ...io import read_image
+from ..srgb import encode_srgb
 from .paint import paint
 
 PHOTO_SCALES = (1.5, 2, 3, 4, 5)
@@ -149,9 +150,7 @@ def _measure(codes: Tensor, place: torch.device) -> Size:
 
 def _encode(linear: Tensor) -> Tensor:
     """8-bit sRGB of linear light."""
-    x = linear.clamp(0, 1)
-    curve = torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
-    return (curve * 255 + 0.5).to(torch.uint8)
+    return (encode_srgb(linear.clamp(0, 1)) * 255 + 0.5).to(torch.uint8)
 
 
 def _read_linear(path: Path) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ... import _C
 from ...affine import Matrix
+from ..srgb import decode_srgb, encode_srgb
 
 _LANCZOS3 = 2
 BLACK_DN, WHITE_DN = 4096, 65535  # counts of the simulated raws: noise below black has room
@@ -68,15 +69,6 @@ def develop_mosaic(mosaic: Tensor, white_balance: tuple[float, float, float]) ->
     return out
 
 
-def add_noise(x: Tensor, shot: float, read: float, generator: torch.Generator) -> Tensor:
-    """``x`` with Gaussian noise of variance ``shot * x + read``."""
-    deviation = (shot * x.clamp_min(0) + read).sqrt()
-    return x + deviation * torch.randn(x.shape, generator=generator, device=x.device)
-
-
 def code(x: Tensor, top: int) -> Tensor:
     """Linear light as it comes back from an sRGB file of ``top`` + 1 codes."""
-    x = x.clamp(0, 1)
-    curve = torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
-    v = torch.round(curve * top) / top
-    return torch.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4)
+    return decode_srgb(torch.round(encode_srgb(x.clamp(0, 1)) * top) / top)

@@ -14,11 +14,11 @@ from ...affine import Matrix
 from ...errors import ArgumentError
 from ..batch import Batch
 from ..bursts import LAYOUTS, Kind
-from ..noise import READ_OFFSET, READ_SLOPE, READ_SPREAD, SHOT_RANGE
+from ..noise import READ_OFFSET, READ_SLOPE, READ_SPREAD, SHOT_RANGE, add_noise
 from .lens import REACH, Lens
 from .pictures import Pictures, Source, find_photos
 from .scene import draw_scene
-from .sensor import add_noise, centred, code, develop_mosaic, mosaic_of, move, soften
+from .sensor import centred, code, develop_mosaic, mosaic_of, move, soften
 from .settings import SimulationSettings
 
 MARGIN_PX = 8  # what frames see past the crop, for shifts, scales and the reach of the resampling
@@ -130,7 +130,7 @@ class Simulation:
             light = mosaic_of(light)
         light = light.clamp_min(0)
         if camera.noise != CLEAN:
-            light = add_noise(light, *camera.noise, generator)
+            light = add_noise(light, torch.tensor(camera.noise), generator)
         light = light.clamp_max(1)
         m = slice(MARGIN_PX, -MARGIN_PX)
         if self.kind == "mosaic":

@@ -125,6 +125,8 @@ def mean_of_frames(batch: Batch) -> Tensor:
 
 
 def psnr(picture: Tensor, truth: Tensor) -> Tensor:
-    """(B,) dB of pictures (B, 3, H, W) in [0, 1]; 100 for no error at all."""
+    """(B,) dB of pictures (B, 3, H, W) in [0, 1], where they lie and NaN for NaN: what :func:`pyfocus.metrics.psnr`
+    says of one, but 100 for no error at all, so that means of several stay finite.
+    """
     error = (picture.clamp(0, 1) - truth).square().mean((1, 2, 3))
     return -10 * torch.log10(error.clamp_min(1e-10))

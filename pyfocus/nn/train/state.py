@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, ReadError
 from ..checkpoint import build_network, check_weights, read_pack, write_pack
+from .recipes import CHOICES, Recipe, recipe_of
 from .recipes import FORMAT as RECIPE_FORMAT
 from .recipes import VERSION as RECIPE_VERSION
-from .recipes import Recipe, recipe_of
 
 FORMAT, VERSION = "pyfocus-run", 1
 LAST = "last.pt"
@@ -82,11 +82,13 @@ class RunState:
     def restore(self, path: Path, pack: Mapping[str, Any]) -> None:
         """Go to where a file's run was. Raises ReadError."""
         try:
-            weights, moments = pack["weights"], pack["optimiser"]
+            weights, moments, kept = pack["weights"], pack["optimiser"], pack["kept"]
+            if kept not in CHOICES["checkpoint"]:
+                raise ValueError(f"kept is {kept!r}")
             average = pack["average"] or weights
             check_weights(path, self.recipe.network, self.net.state_dict(), weights)
             check_weights(path, self.recipe.network, self.net.state_dict(), average)
-            if pack.get("kept") == "compact":
+            if kept == "compact":
                 average = _each(average, lambda key, value: weights[key] + value.float())
                 moments = {**moments, "state": {n: _whole_moments(one) for n, one in moments["state"].items()}}
             self.net.load_state_dict(weights)

@@ -39,7 +39,8 @@ import pyfocus
 def version(name):
     try: return metadata.version(name)
     except metadata.PackageNotFoundError: return None
-names = ("numpy", "torch", "torchvision", "pytest", "hypothesis", "rawpy", "tifffile", "imagecodecs", "cmake", "ninja")
+names = ("numpy", "torch", "torchvision", "pytest", "hypothesis", "rawpy", "tifffile", "imagecodecs", "cmake", "ninja",
+    "onnxruntime-gpu", "tensorrt", "tensorrt-rtx")
 print(json.dumps({"where": pyfocus.__file__, "count": _C.device_count(), "reason": _C.device_reason(),
     "device": _C.device_facts(0) if _C.device_count() else None, "archs": _C.device_archs(),
     "cuda": _C.device_versions(), "python": sys.version.split()[0], "packages": {n: version(n) for n in names}}))
@@ -214,8 +215,14 @@ def networks(check: Check) -> Found:
     return _script(check, "networks", 120)
 
 
+def exported(check: Check) -> Found:
+    """The shipped network in torch, torch.compile, ONNX Runtime, TensorRT and TensorRT-RTX, as far as they are here."""
+    return _script(check, "exported", 240)
+
+
 PARTS: dict[str, Part] = {
-    part.__name__: part for part in (build, facts, small, ops, burst, deform_conv, networks, tests, memcheck, racecheck)
+    part.__name__: part
+    for part in (build, facts, small, ops, burst, deform_conv, networks, tests, memcheck, racecheck, exported)
 }
 
 
@@ -317,6 +324,9 @@ def _text(results: Found) -> str:
     lines += [table(("part", "state", "s"), parts)]
     lines += [f"A copy on the device moves {copy} GB/s, counting both ways."] if copy else []
     lines += [table(("operation", "ms", "MB", "GB/s", "share", "goal", ""), rows)] if rows else []
+    runtimes = results["parts"].get("exported", {}).get("exported", [])
+    rows = [(r["name"], r["ms"], r["ms_per_megapixel"], r["first_s"], r.get("build_s")) for r in runtimes]
+    lines += [table(("a step in", "ms", "ms/MP", "first, s", "built, s"), rows)] if rows else []
     lines += [f"left out: {s['what']}: {s['why']}" for s in results["skipped"]]
     lines += [f"failed: {error}" for error in results["errors"]]
     return "\n\n".join(lines)

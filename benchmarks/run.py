@@ -9,12 +9,13 @@ from pathlib import Path
 
 from machine import RESULTS, ROOT, WORK
 
-BENCHMARKS = ("stack", "kernels", "quality", "nn")
+BENCHMARKS = ("stack", "kernels", "quality", "nn", "export")
 QUICK = {
     "stack": ("--width", "1200", "--height", "900", "--runs", "1", "--times", "2"),
     "kernels": ("--width", "1200", "--height", "900", "--runs", "3"),
     "quality": ("--scenes", "easy", "raw"),
     "nn": ("--side", "32", "--stream-side", "128", "--frames", "3", "--runs", "1"),
+    "export": ("standard", "--side", "128", "--tiles-side", "256", "--runs", "1"),
 }
 
 

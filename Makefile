@@ -6,8 +6,10 @@ CUDA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo AUTO || echo OFF)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # By its exact version: a range takes gigabytes of other builds on the way.
 TORCH := $(shell grep '^torch==' constraints.txt)
-SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/include/pyfocus/*.h)
-FORMATTED := $(filter-out csrc/third_party/%,$(SOURCES))
+# Builds engines without a card; there are no wheels of it for other machines.
+RTX := "tensorrt-rtx-cu13; sys_platform == 'linux' and platform_machine == 'x86_64'"
+SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/tensorrt/* csrc/include/pyfocus/*.h)
+FORMATTED := $(filter-out csrc/third_party/% %.map,$(SOURCES)) $(wildcard tests/*.cpp examples/*/*.cpp)
 
 # Architectures of `make wheel` and of the editable build, semicolons between them; empty: all that CMakeLists.txt names.
 PYFOCUS_CUDA_ARCHS ?=
@@ -29,7 +31,7 @@ ARCHS := $(if $(PYFOCUS_CUDA_ARCHS),--config-settings="cmake.define.PYFOCUS_CUDA
 	@touch $@
 
 .venv/dev: .venv/built
-	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image onnx onnxscript onnxruntime ruff mypy clang-format $(TORCH)
+	$(PIP) install -c constraints.txt pytest hypothesis pillow scikit-image onnx onnxscript onnxruntime ruff mypy clang-format pyelftools $(TORCH) $(RTX)
 	@touch $@
 
 build: .venv/built
@@ -37,18 +39,26 @@ build: .venv/built
 demo: .venv/built
 	@$(BIN)/python examples/demo.py
 
-# The kernels' own source, run on the host under AddressSanitizer: a package of links around another _C.
+# The kernels' own source, run on the host under AddressSanitizer. `test` makes a package of links around its _C.
 EMULATED := build/emulate
-.venv/emulated: .venv/dev CMakeLists.txt $(SOURCES)
+.venv/emulated: .venv/dev CMakeLists.txt $(wildcard cmake/* tests/*.cpp) $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B $(EMULATED) -G Ninja -DPYFOCUS_CUDA=EMULATE -DPYFOCUS_SANITIZE=ON \
 	  -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake --build $(EMULATED)
-	rm -rf $(EMULATED)/site && mkdir -p $(EMULATED)/site/pyfocus
-	ln -s $(CURDIR)/pyfocus/* $(CURDIR)/$(EMULATED)/_C*.so $(EMULATED)/site/pyfocus/
 	@touch $@
 
-test: .venv/dev .venv/emulated
+# The plugin for TensorRT, for one architecture: what its tests load into TensorRT-RTX. Without nvcc they skip.
+.venv/tensorrt: .venv/ready CMakeLists.txt $(wildcard cmake/*) $(SOURCES)
+	@command -v $${CUDACXX:-nvcc} >/dev/null || { echo "No nvcc: the plugin for TensorRT is not built, its tests skip."; touch $@; exit 0; }; \
+	export PATH="$(CURDIR)/$(BIN):$$PATH"; \
+	cmake -S . -B build/tensorrt -G Ninja -DPYFOCUS_CUDA=ON -DPYFOCUS_TENSORRT=ON -DPYFOCUS_CUDA_ARCHS=80 \
+	  -DPython_EXECUTABLE="$(CURDIR)/$(BIN)/python" -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" >/dev/null && \
+	cmake --build build/tensorrt --target pyfocus_tensorrt && touch $@
+
+test: .venv/dev .venv/emulated .venv/tensorrt
 	$(BIN)/pytest tests -m "not cuda"
+	rm -rf $(EMULATED)/site && mkdir -p $(EMULATED)/site/pyfocus
+	ln -s $(CURDIR)/pyfocus/* $(CURDIR)/$(EMULATED)/_C*.so $(EMULATED)/site/pyfocus/
 	tests/emulated $(EMULATED)/site $(BIN)/python $(BIN)/pytest tests -m cuda
 
 lint: .venv/dev

@@ -25,21 +25,24 @@ __version__ = "0.1.0"
 # stack, register, warp and develop are functions here and also the modules they come from. An import of a module sets
 # the package's attribute, but only the first one does: every name below is bound after its module was loaded, for good.
 from . import _C as _C
-from . import environment, errors, simulate
+from . import environment, errors, relief, simulate
 from .burst import Burst, Frame, Meta
+from .depthmap import DepthMapFuser
 from .develop import develop
 from .fuse import Average, Fused, Fuser
-from .io import read_burst, write_depth, write_dng, write_image
+from .io import read_burst, write_depth, write_dng, write_height, write_image, write_mesh, write_provenance
 from .laplacian import Laplacian
 from .noise import NoiseLevel, estimate_noise
 from .register import Registration, register
 from .stack import stack
 from .stacker import Stacked, Stacker
 from .warp import warp
+from .wavelet import WaveletFuser
 
 __all__ = [
     "Average",
     "Burst",
+    "DepthMapFuser",
     "Frame",
     "Fused",
     "Fuser",
@@ -49,18 +52,23 @@ __all__ = [
     "Registration",
     "Stacked",
     "Stacker",
+    "WaveletFuser",
     "__version__",
     "develop",
     "errors",
     "estimate_noise",
     "read_burst",
     "register",
+    "relief",
     "simulate",
     "stack",
     "warp",
     "write_depth",
     "write_dng",
+    "write_height",
     "write_image",
+    "write_mesh",
+    "write_provenance",
 ]
 
 try:

@@ -131,11 +131,11 @@ def central_view(matrices: npt.ArrayLike, size: tuple[int, int]) -> int:
     """Index of the frame that the others are nearest to: the one whose farthest frame lies least far away.
 
     With it as the reference frames are scaled and moved least, which keeps most of their detail. Far is the largest
-    distance of a corner, px; of frames within a tenth of a pixel of the best the one nearest the middle of the burst.
+    distance of a corner, px; of frames as good as the best to 5 % or a tenth of a pixel the one nearest the middle.
     ``matrices`` (N, 3, 3) from any one common picture to each frame of ``size`` (h, w).
     """
     maps, points = np.asarray(matrices, np.float64), corners(size)
     moved = (np.linalg.norm(apply(maps @ np.linalg.inv(m), points) - points, axis=-1) for m in maps)
     farthest = np.array([shift.max() for shift in moved])
-    close = np.flatnonzero(farthest <= farthest.min() + 0.1)
-    return int(close[np.argmin(np.abs(close - (len(maps) - 1) / 2))])
+    close = np.flatnonzero(farthest <= max(1.05 * farthest.min(), farthest.min() + 0.1))
+    return int(close[np.argmin(np.abs(close - len(maps) // 2))])

@@ -38,7 +38,8 @@ class Fuser(Protocol):
     Optional: a method ``begin(frame)``, which is called with the burst's first :class:`Frame`, as the camera gave it,
     before anything is pushed (again, when the work starts anew on the CPU); an attribute ``domain``, "rgb" or "raw",
     when only that domain will do; ``gives_depth``, False when there is never a depth map; ``memory``, the bytes that it
-    may keep here of frames or state, which the pipeline sets where it is None.
+    may keep here of frames or state, and ``tell(what, done, total)``, what it calls between parts of a "push" and of
+    the "finish", both of which the pipeline sets where they are None.
     """
 
     def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,41 +20,38 @@ import numpy.typing as npt
 from .burst import Frame, Meta
 from .errors import ArgumentError, BurstError, PyfocusError
 from .fuse import Fused, Mask, Planes, _Folding
+from .kept import Kept
 from .noise import estimate_noise
-from .tiles import Box, Size, read_box, whole
+from .tiles import Box, Size, read_box, rows_of_tiles, whole
 from .warp import Domain
 
 Noise = tuple[float, float]
+Tell = Callable[[str, float, int], None]
 # Assumed where a frame has no flat place to tell, or less variance than the least at a fifth of white: what the shipped
 # network learned as clean pictures. Between lies nothing that it was shown: texture taken for noise would be smoothed.
 CLEAN: Noise = (1e-6, 1e-8)
 LEAST_VARIANCE, FIFTH = 6e-6, 0.2
 
 
-class Runs(Protocol):
-    """Does work tile by tile, in tiles of at most ``tile_px``."""
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a network: ``name`` and ``version`` of the library, and where in it: a ``provider``, a device."""
 
-    tile_px: int
+    name: str
+    version: str
+    provider: str
 
-    def run(self, box: Box, work: Callable[[Box], Any]) -> list[tuple[Box, Any]]:
-        """``work(tile)`` for all tiles of the box, and what it gave."""
-
-
-class State(Protocol):
-    """What a folding network remembers, for the whole frame: maps that are read and written by tiles, and the rest."""
-
-    def write(self, done: Sequence[tuple[Box, list[Any]]]) -> None:
-        """Put maps of parts of the frame in their places."""
-
-    def turn(self, parts: list[Any]) -> None:
-        """A step is over: take over what is no map from any tile."""
-
-    def close(self) -> None:
-        """Give the memory away."""
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}, {self.provider}"
 
 
-class NetworkFolding(_Folding):
-    """Checks, white balance and grey pictures. ``network``: what it is called in errors."""
+class NetworkFolding(_Folding, ABC):
+    """Checks, white balance and grey pictures. ``network``: what it is called in errors.
+
+    ``runtime`` says what runs it. ``tell(what, done, total)``, when set, is called from the thread that pushes, between
+    tiles, with tiles of the "push" or the "finish" at hand; it may raise to stop. ``kept``, when set before the first
+    frame, is where finished work is kept, and where an earlier run's is taken from.
+    """
 
     domain: Domain = "rgb"
     gives_depth = False
@@ -64,6 +63,13 @@ class NetworkFolding(_Folding):
         self._network = network
         self._balance = np.ones(3, np.float32)
         self._broken = False
+        self.tell: Tell | None = None
+        self.kept: Kept | None = None
+
+    @property
+    @abstractmethod
+    def runtime(self) -> Runtime | None:
+        """What runs the network now."""
 
     def begin(self, frame: Frame) -> None:
         """The burst's facts, from its first frame as the camera gave it: white balance, and what else is needed.
@@ -103,12 +109,57 @@ class NetworkFolding(_Folding):
         return np.asarray(image.mean(0, keepdims=True), np.float32) if grey else image
 
 
+class Share:
+    """How much of some tiles is done, told as it grows. Tiles that memory made smaller count for their part."""
+
+    def __init__(self, tell: Tell | None, what: str, sizes: list[tuple[int, int]]) -> None:
+        self._tell, self._what, self._count = tell, what, len(sizes)
+        self._all_px = max(1, sum(h * w for h, w in sizes))
+        self._px = 0
+
+    def add(self, size: tuple[int, int]) -> None:
+        """A tile of that size is done."""
+        self._px += size[0] * size[1]
+        if self._tell:
+            self._tell(self._what, self._count * self._px / self._all_px, self._count)
+
+
+class Runs(Protocol):
+    """Does work tile by tile, in tiles of at most ``tile_px``."""
+
+    tile_px: int
+
+    def run(self, tiles: Iterable[Box], work: Callable[[Box], Any]) -> Iterator[tuple[Box, Any]]:
+        """``work(tile)`` for all tiles, in order, and what it gave, as it comes."""
+
+
+class State(Protocol):
+    """What a folding network remembers, for the whole frame: maps that are read and written by tiles, and the rest."""
+
+    def write(self, done: Sequence[tuple[Box, list[Any]]]) -> None:
+        """Put maps of parts of the frame in their places."""
+
+    def turn(self, parts: list[Any]) -> None:
+        """A step is over: take over what is no map from any tile."""
+
+    def arrays(self) -> Iterator[npt.NDArray[Any]]:
+        """All of it, as arrays of this machine's memory, in an order that stays."""
+
+    def restore(self, arrays: Iterator[npt.NDArray[Any]]) -> None:
+        """Take all of it from what ``arrays`` gave."""
+
+    def close(self) -> None:
+        """Give the memory away."""
+
+
 class StreamFolding(NetworkFolding):
-    """Folding by tiles; what runs the network fills in the five methods at the end.
+    """Folding by tiles; what runs the network fills in the methods at the end.
 
     Every push runs the network over the frame in tiles, each read with a halo of one step's reach from the frame and
     from the state as it was before; so the state becomes what the whole frame at once would make it, however many
     frames there are. Rows of tiles wait for those that still read the old state. ``finish`` does the same.
+
+    With ``kept``, the state is kept after frames, and frames that an earlier run folded are taken as done.
 
     ``net`` knows ``step_px``, ``step_halo_px`` and ``finish_halo_px``; the rest is as for
     :class:`pyfocus.nn.fusers.StreamFuser`.
@@ -128,6 +179,8 @@ class StreamFolding(NetworkFolding):
         self._wanted_noise, self.noise = noise, noise
         self.memory, self._folder = memory, folder
         self._state: Any = None
+        self._folded = 0  # frames that the state holds
+        self._wanted_px = tile_px  # before memory made tiles smaller
 
     def begin(self, frame: Frame) -> None:
         """The burst's white balance and noise, from its first frame as the camera gave it."""
@@ -135,21 +188,26 @@ class StreamFolding(NetworkFolding):
         if self._state is not None:
             self._state.close()
         self._state = None
-        self.noise = self._wanted_noise or _noise_of(type(self).__name__, frame)
+        self.noise = self._wanted_noise or noise_of(type(self).__name__, frame)
 
     def push(self, planes: Planes, valid: Mask | None = None, *, index: float | None = None) -> None:
-        """Fold a frame in; see :class:`pyfocus.Fuser`."""
+        """Fold a frame in; see :class:`pyfocus.Fuser`. One that an earlier run folded already is only counted."""
         self._check(planes)
         first = self._accept(planes, valid)
         if self.noise is None:  # nobody called begin: the planes are all there is to look at
             frame = Frame(np.ascontiguousarray(planes.transpose(1, 2, 0)), Meta(encoding="linear"))
-            self.noise = _noise_of(type(self).__name__, frame)
+            self.noise = noise_of(type(self).__name__, frame)
         place = float(self.frames - 1 if index is None else index)
         self._broken = True
         with self._at_work():
             if first:
                 self._state = self._open(whole(planes.shape[1:], self.net.step_px).size)
-            self._fold(planes, valid, place)
+                self._folded = self.kept.read_state(self._kept_facts(), self._state.restore) if self.kept else 0
+            if self.frames > self._folded:
+                self._fold(planes, valid, place)
+                self._folded = self.frames
+                if self.kept:
+                    self.kept.write_state(self._kept_facts(), self._folded, self._state.arrays())
         self._broken = False
 
     def preview(self) -> Planes:
@@ -167,22 +225,27 @@ class StreamFolding(NetworkFolding):
 
     def _fold(self, planes: Planes, valid: Mask | None, place: float) -> None:
         """One step over the whole frame. Parts of the state are written when no tile reads what was there any more."""
-        state, halo, unit = self._state, self.net.step_halo_px, self.net.step_px
-        everything = whole(planes.shape[1:], unit)
+        state, halo = self._state, self.net.step_halo_px
+        everything = whole(planes.shape[1:], self.net.step_px)
 
         def step(core: Box) -> list[Any]:
-            window = core.grown(halo, everything.size)
+            window = self._window(core, everything, halo)
             light = self._three(read_box(planes, window)) / self._balance[:, None, None]
             seen = None if valid is None else read_box(valid, window)[None]
             return self._step(core, window, light, seen, place)
 
+        rows = self._rows(everything, halo)
+        share = Share(self.tell, "push", [core.size for row in rows for core in row])
         waiting: list[tuple[Box, list[Any]]] = []
-        for band in everything.cut(max(self._tiler.tile_px, -(-halo // unit) * unit), everything.x1):
-            done = self._tiler.run(band, step)
-            state.write(waiting)
-            waiting = done
+        for row in rows:
+            free = [entry[0].y1 + halo <= row[0].y0 for entry in waiting]
+            state.write([entry for entry, past in zip(waiting, free, strict=True) if past])
+            waiting = [entry for entry, past in zip(waiting, free, strict=True) if not past]
+            for core, parts in self._tiler.run(row, step):
+                waiting.append((core, parts))
+                share.add(core.size)
         state.write(waiting)
-        state.turn(waiting[0][1])
+        state.turn(waiting[-1][1])
 
     def _result(self, method: str) -> Fused:
         self._need_frames(method)
@@ -191,41 +254,60 @@ class StreamFolding(NetworkFolding):
             raise BurstError(f"{name}.{method}: a push was broken off; make a new {name}")
         assert self._shape is not None
         height, width = self._shape[1:]
-        everything = whole((height, width), self.net.step_px)
+        everything, halo = whole((height, width), self.net.step_px), self.net.finish_halo_px
         image, maps = np.empty((3, height, width), np.float32), np.empty((2, height, width), np.float32)
 
         def finish(core: Box) -> None:
-            window = core.grown(self.net.finish_halo_px, everything.size)
+            window = self._window(core, everything, halo)
             real = Box(core.y0, min(core.y1, height), core.x0, min(core.x1, width))
             to = (slice(None), *real.within(everything))
             part, image_maps = self._finish(window, real.within(window))
             image[to] = part * self._balance[:, None, None]
             maps[to] = image_maps
 
+        cores = [core for row in self._rows(everything, halo) for core in row]
+        share = Share(self.tell, method, [core.size for core in cores])
         with self._at_work():
-            self._tiler.run(everything, finish)
+            for core, _ in self._tiler.run(cores, finish):
+                share.add(core.size)
         return Fused(self._as_given(image), maps[0], maps[1])
+
+    def _kept_facts(self) -> dict[str, Any]:
+        """What kept work depends on, beside the run's own facts."""
+        assert self.noise is not None and self._shape is not None
+        return {
+            "network": self._network, "tile_px": self._wanted_px, "noise": list(self.noise),
+            "white_balance": self._balance.tolist(), "shape": list(self._shape),
+        }  # fmt: skip
+
+    def _rows(self, everything: Box, halo: int) -> list[list[Box]]:
+        """Tiles, row by row; a row is no lower than the halo."""
+        return rows_of_tiles(everything, self._tiler.tile_px, halo)
+
+    def _window(self, core: Box, everything: Box, halo: int) -> Box:
+        """What is read for a tile."""
+        return core.grown(halo, everything.size)
 
     # what runs the network
 
+    @abstractmethod
     def _at_work(self) -> AbstractContextManager[None]:
         """Around all work of the network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self, size: Size) -> State:
         """A state of nothing folded yet, for a frame of that size."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _step(self, core: Box, window: Box, light: Planes, seen: npt.NDArray[Any] | None, place: float) -> list[Any]:
         """A step over the window, with ``light`` (3, h, w), ``seen`` (1, h, w): the state's new parts in ``core``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self, window: Box, part: tuple[slice, slice]) -> tuple[Planes, Planes]:
         """A part of the window's picture (3, h, w), and of depth and confidence (2, h, w)."""
-        raise NotImplementedError
 
 
-def _noise_of(name: str, frame: Frame) -> Noise:
+def noise_of(name: str, frame: Frame) -> Noise:
     """Shot and read of a frame; those of a clean picture, with a RuntimeWarning, where it has no flat place to tell."""
     try:
         level = estimate_noise(frame)

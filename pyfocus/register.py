@@ -25,7 +25,7 @@ from .errors import ArgumentError, BurstError, DeviceError, RegistrationError, R
 from .staging import Staging
 
 __all__ = ["Motion", "Registrar", "Registration", "Step", "luminance_of", "register"]
-Progress = Callable[[str, int, int], None]
+Progress = Callable[[str, float, int], None]
 Reference = Literal["auto", "first", "middle", "last"]
 _MOTIONS = ("translation", "similarity", "affine", "homography")
 _AHEAD = 2  # frames read at a time
@@ -230,9 +230,10 @@ def register(
     """Register every frame of a burst, chained neighbour to neighbour.
 
     ``motion``: "translation", "similarity" (shift, rotation, scale: enough for breathing and a moved camera),
-    "affine" or "homography". ``reference``: "auto" takes the frame that the others are nearest to, so that
-    all are resampled least; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and frames too
-    different to follow are marked as not registered. ``device``, ``device_memory`` as for :class:`pyfocus.Stacker`.
+    "affine" or "homography". ``reference``: "auto" takes the frame that the others are nearest to, so that all
+    are resampled least; "first", "middle", "last" or an index. Frames of another scene than most, blank frames and
+    frames too different to follow are marked as not registered. ``device``, ``device_memory`` as for
+    :class:`pyfocus.Stacker`.
     Raises ArgumentError, RegistrationError, ResourceError for a device that is not there, and what reading raises.
     """
     reference = check_reference(reference, len(burst))

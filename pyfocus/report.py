@@ -6,9 +6,11 @@ import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .networks import Runtime
 from .stacker import Stacked
 
 Report = dict[str, Any]
@@ -23,12 +25,13 @@ def stack_report(
     seconds: Mapping[str, float],
     threads: int,
     warnings: Sequence[str] = (),
+    runtime: Runtime | None = None,
 ) -> Report:
     """The JSON object of ``pyfocus stack --json``: plain numbers, strings, lists and None only.
 
     ``frames`` in focus order; ``crop`` is (y0, x0, y1, x1) in pixels of the reference frame as its file has them,
     ``width`` and ``height`` are the upright picture's; ``seconds`` per stage; output sizes in bytes;
-    ``peak_memory_mb`` of this process so far, in 10^6 bytes.
+    ``peak_memory_mb`` of this process so far, in 10^6 bytes; ``runtime``: what ran the network, None without one.
     """
     registration = stacked.registration
     y0, x0, y1, x1 = stacked.crop
@@ -47,6 +50,7 @@ def stack_report(
         "outputs": [{"path": str(path), "bytes": path.stat().st_size} for path in outputs],
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
         "threads": threads,
+        "runtime": asdict(runtime) if runtime else None,
         "peak_memory_mb": round(peak_memory_mb(), 1),
         "warnings": list(warnings),
     }

@@ -1,14 +1,15 @@
 """The pipeline on one page: read, register, warp, fuse, develop.
 
 Two passes over the files. The first registers neighbours on small luminance pictures, so that the reference can be the
-frame that the others are nearest to, and bad frames are known before they do harm. The second warps each frame once and folds
-it. Reading the next frame overlaps work on this one; memory does not grow with the number of frames.
+frame that the others are nearest to, and bad frames are known before they do harm. The second warps each frame once and
+folds it. Reading the next frame overlaps work on this one; memory does not grow with the number of frames.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -48,14 +49,13 @@ def stack(
     """Stack a burst: register, warp, fuse. The picture is ``stack(frames).image()``.
 
     ``frames``: a Burst (``read_burst(paths)``) or arrays (H, W[, 3]). ``domain``: "rgb" demosaics each raw frame and
-    fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both.
-    ``reference``: "auto" (the frame that the others are nearest to, so that all are resampled least), "first", "middle",
-    "last" or an index. ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx) or
-    any :class:`Fuser`. ``transforms``: an earlier registration to use instead of registering. ``crop``: cut to what
-    every frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to exceed; what the
-    accumulators leave of it keeps decoded frames between the two passes, or what a network keeps until the end.
+    fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both. ``reference``:
+    "auto" (the frame that the others are nearest to, so that all are resampled least), "first", "middle", "last" or an
+    index. ``fuser``: as for :class:`Stacker`. ``transforms``: an earlier registration to use instead of registering.
+    ``crop``: cut to what every frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to
+    exceed; what the accumulators leave of it keeps decoded frames between the two passes, or what a network keeps.
     ``device`` and ``device_memory`` as for :class:`Stacker`. ``progress(stage, done, total)`` is called from this
-    thread and may raise to stop. Raises BurstError, ReadError, RegistrationError, ResourceError.
+    thread and may raise; parts of a frame count. Raises BurstError, ReadError, RegistrationError, ResourceError.
     """
     started, tell = time.perf_counter(), progress or (lambda stage, done, total: None)
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
@@ -82,8 +82,9 @@ def stack(
         threads=threads,
         device=arrays,
     )
-    left_out = _fold(burst, registration, stacker, tell)
-    result = stacker.finish()
+    with _told_by(fuser, tell) as tell_all:
+        left_out = _fold(burst, registration, stacker, tell_all)
+        result = stacker.finish()
     seconds = {"register": registered - started, "fuse": time.perf_counter() - registered}
     return Stacked(result.fused, result.meta, burst.names, result.crop, registration, left_out, seconds, threads)
 
@@ -115,6 +116,32 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
         del frame  # before the one after the next is read, so that two exist at a time, not three
     tell("fuse", len(order), len(order))
     return [burst.names[i] for i in range(count) if not used[i]]
+
+
+@contextmanager
+def _told_by(fuser: FuserName | Fuser, tell: Progress) -> Iterator[Progress]:
+    """``tell``, also of tiles, where a network tells them: as parts of a frame, at the end as a stage of its own."""
+    if getattr(fuser, "tell", 0) is not None:
+        yield tell
+        return
+    before: tuple[float, int] = 0.0, 1
+
+    def frames(stage: str, done: float, total: int) -> None:
+        nonlocal before
+        before = done, total
+        tell(stage, done, total)
+
+    def tiles(what: str, done: float, total: int) -> None:
+        if what == "push":
+            tell("fuse", before[0] + done / total, before[1])
+        else:
+            tell(what, done, total)
+
+    fuser.tell = tiles  # type: ignore[union-attr]
+    try:
+        yield frames
+    finally:
+        fuser.tell = None  # type: ignore[union-attr]
 
 
 def _use(burst: Burst, fuser: FuserName | Fuser, room: int) -> Burst:

@@ -24,8 +24,10 @@ from .io import MIN_SIZE_PX, upright
 from .laplacian import Laplacian
 from .register import Motion, Registrar, Registration, luminance_of
 from .warp import Domain, Interpolation, Warper
+from .wavelet import WaveletFuser
 
 Run = Callable[..., Any]  # of a step and its arguments
+_SPILLING = ("laplacian", "wavelet")  # those whose accumulators may lie in the host's memory
 _SPILLED = "; the accumulators are kept in host memory, which is slower"
 _ON_CPU = "; the work goes on on the CPU"
 
@@ -79,7 +81,7 @@ class Stacker:
 
     The first frame is the reference; each later one is registered to the frame before it and resampled once. Memory
     stays the same for any number of frames. ``transform`` skips registration for a frame whose place is known.
-    ``fuser``: "laplacian", "average", "focusdeep" (a network, needs torch), a model's file (.pt, .onnx), or any Fuser.
+    ``fuser``: "laplacian", "wavelet", "average", "focusdeep" (a network, needs torch), a model's file or any Fuser.
     ``device``: "cpu", "cuda", "cuda:1" or "auto" (the first CUDA device, if there is one); ``device_memory``: bytes of
     it not to exceed. Where that or the device's memory does not suffice, the accumulators are kept in page-locked
     memory of the host (slower, the same pixels); where even the frame in work does not fit, the work goes on on the
@@ -157,7 +159,7 @@ class Stacker:
     def _push_first(self, frame: Frame, known: Matrix | None, place: float) -> Matrix | None:
         """The first frame, with which all memory is taken: on the device, or less of it, or else on the CPU."""
         text = ""
-        for spill in (False, True) if self._wanted == "laplacian" else (False,):
+        for spill in (False, True) if self._wanted in _SPILLING else (False,):
             if spill:
                 self._work_on(self._arrays, spill)
             try:
@@ -205,7 +207,7 @@ class Stacker:
 
     def _take_less(self, text: str) -> None:
         """Let the accumulators go on in mapped memory; when they do already, or cannot, all the work on the CPU."""
-        fuser = self._fuser if self._wanted == "laplacian" and isinstance(self._fuser, Laplacian) else None
+        fuser = self._fuser if self._wanted in _SPILLING and isinstance(self._fuser, Laplacian) else None
         if fuser and not fuser.spilled:
             try:
                 fuser.spill()
@@ -329,7 +331,8 @@ def _make_fuser(fuser: FuserName | Fuser, threads: int, depth: bool, arrays: Arr
         return fuser
     if fuser == "average":
         return Average(threads)
-    return Laplacian(threads, depth=depth, arrays=arrays, spill=spill)
+    make = WaveletFuser if fuser == "wavelet" else Laplacian
+    return make(threads, depth=depth, arrays=arrays, spill=spill)
 
 
 def _once(step: Callable[..., Any], *arguments: Any) -> Any:

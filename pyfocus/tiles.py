@@ -3,6 +3,9 @@
 What a network computes at a pixel depends on pixels no further than its halo. So a tile read with a halo around it
 gives, inside, exactly what the whole frame would: borders of the frame are borders of the tile, too, and tiles begin
 where the network's halvings do.
+
+Some networks' files take tiles of one size alone: :class:`FixedTiles` cuts a frame so that every tile, its halo
+included, lies inside it, the last ones reaching back from the end.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from .errors import ArgumentError
 
 Size = tuple[int, int]
 
@@ -64,3 +69,53 @@ def read_box(planes: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
     part = planes[..., min(box.y0, h - 1) : box.y1, min(box.x0, w - 1) : box.x1]
     missing = [(0, 0)] * (planes.ndim - 2) + [(0, max(0, box.y1 - h)), (0, max(0, box.x1 - w))]
     return np.pad(part, missing, mode="reflect") if any(after for _, after in missing) else part
+
+
+def rows_of_tiles(frame: Box, tile_px: int, halo: int) -> list[list[Box]]:
+    """Tiles of at most ``tile_px`` in rows no lower than the halo, so that a tile reads no further than one row."""
+    height = max(tile_px, -(-halo // tile_px) * tile_px)
+    return [band.cut(tile_px, tile_px) for band in frame.cut(height, frame.x1)]
+
+
+@dataclass(frozen=True)
+class FixedTiles:
+    """Windows of ``tile`` (h, w) alone; they begin at multiples of ``step``, which divides halos."""
+
+    tile: Size
+    step: int
+
+    def rows(self, frame: Box, halo: int) -> list[list[Box]]:
+        """What each window is good for, row by row: all of it that lies a halo away from where it was cut off.
+
+        Raises ArgumentError for a frame that is smaller than a tile, and for a tile that its halo leaves nothing of.
+        """
+        for size, window in zip(frame.size, self.tile, strict=True):
+            if size + self.step <= window or (size > window and window < 2 * halo + self.step):
+                (height, width), (h, w) = frame.size, self.tile
+                why = "the frame is smaller" if size + self.step <= window else f"a halo of {halo} px leaves none of it"
+                raise ArgumentError(
+                    f"tiles: this model takes tiles of {h} x {w} px alone, of which a frame of {height} x {width} px "
+                    f"cannot be made: {why}; export it without --tile, or with another size"
+                )
+        rows = self._cuts(frame.y1, self.tile[0], halo)
+        columns = self._cuts(frame.x1, self.tile[1], halo)
+        return [[Box(y0, y1, x0, x1) for x0, x1 in columns] for y0, y1 in rows]
+
+    def window(self, core: Box, frame: Box, halo: int) -> Box:
+        """What is read for a core; shorter than the tile by less than a step, where the frame ends between steps."""
+        y = self._origin(core.y0, frame.y1, self.tile[0], halo)
+        x = self._origin(core.x0, frame.x1, self.tile[1], halo)
+        return Box(y, min(y + self.tile[0], frame.y1), x, min(x + self.tile[1], frame.x1))
+
+    def _cuts(self, size: int, window: int, halo: int) -> list[tuple[int, int]]:
+        cuts, start = [], 0
+        while start < size:
+            origin = self._origin(start, size, window, halo)
+            end = size if origin + window >= size else (origin + window - halo) // self.step * self.step
+            cuts.append((start, end))
+            start = end
+        return cuts
+
+    def _origin(self, start: int, size: int, window: int, halo: int) -> int:
+        last = max(0, -(-(size - window) // self.step) * self.step)
+        return min(max(0, start - halo), last)

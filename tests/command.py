@@ -32,7 +32,7 @@ def refuse(*words: object, cwd: Path, code: int, says: str, **more: Any) -> None
     done = run(*words, cwd=cwd, **more)
     lines = done.stderr.splitlines()
     errors = [line for line in lines if line.startswith("pyfocus: error: ")]
-    progress = ("register: ", "fuse: ", "write: ", "simulate ", "pyfocus: warning: ")
+    progress = ("register: ", "fuse: ", "finish: ", "write: ", "simulate ", "pyfocus: warning: ")
     others = [line for line in lines if line not in errors and not line.startswith(progress)]
     assert (done.returncode, len(errors), others, done.stdout) == (code, 1, [], ""), done.stderr + done.stdout
     assert says in errors[0], errors[0]

@@ -19,13 +19,14 @@ CSRC = ROOT / "csrc"
 # A module may import those before it. A folder is one room: its files import each other as they like.
 ORDER = (
     "errors", "arrays", "environment", "burst", "colour", "raw", "metrics", "io", "ahead", "staging", "affine",
-    "planes", "ecc", "align", "fuse", "framestore", "laplacian", "register", "warp", "equalise", "bring", "develop",
-    "simulate", "noise", "tiles", "networks", "fusers", "stacker", "stack", "evaluate", "report", "nn", "export", "cli",
-    "__main__",
+    "planes", "ecc", "align", "fuse", "framestore", "laplacian", "wavelet", "register", "warp", "equalise", "bring",
+    "develop", "simulate", "noise", "tiles", "focus", "guided", "depthmap", "relief", "kept", "networks",
+    "network_bursts", "fusers", "stacker", "stack", "evaluate", "report", "nn", "export", "cli", "__main__",
 )  # fmt: skip
 HOMES = {
     "rawpy": ("io",), "tifffile": ("io",), "imagecodecs": ("io",), "cv2": ("io",), "rich": ("cli",),
     "torch": ("nn", "export"), "onnx": ("export",), "onnxscript": ("export",), "onnxruntime": ("export",),
+    "tensorrt": ("export",), "tensorrt_rtx": ("export",),
 }  # fmt: skip
 FORBIDDEN_WORDS = re.compile(r"(^|_)(managers?|helpers?|utils?|common|misc)(_|$)", re.IGNORECASE)
 
@@ -199,12 +200,13 @@ def test_every_error_is_in_the_one_tree():
 
 # What every op may use.
 BASE_HEADERS = {"check", "device", "emulate", "isa", "launch", "parallel", "planes", "sample", "tensor"}
-OVER_ALL = {"stack", "c_api"}  # what may use every op, beside csrc/bindings/
+OVER_ALL = {"stack", "c_api"}  # what may use every op, beside csrc/bindings/ and csrc/tensorrt/
 
 
 def sources() -> list[Path]:
     kinds = ("*.h", "*.cpp", "*.cu", "*.cuh")
-    return sorted(path for folder in (CSRC, CSRC / "bindings") for kind in kinds for path in folder.glob(kind))
+    folders = (CSRC, CSRC / "bindings", CSRC / "tensorrt")
+    return sorted(path for folder in folders for kind in kinds for path in folder.glob(kind))
 
 
 def bare(text: str) -> str:
@@ -255,7 +257,7 @@ def test_there_are_kernels_to_look_at():
 def test_no_op_knows_another():
     wrong = []
     for path in sources():
-        if path.stem in OVER_ALL or path.parent.name == "bindings":
+        if path.stem in OVER_ALL or path.parent.name in ("bindings", "tensorrt"):
             continue
         for header in re.findall(r'#include "([^"]+)"', path.read_text(encoding="utf-8")):
             there = op_of(Path(header).stem)

@@ -41,14 +41,19 @@ def main() -> int:
     with zipfile.ZipFile(options.wheel) as archive:
         names = archive.namelist()
         modules = [n for n in names if ".so" in Path(n).name]
-        if [n for n in modules if not n.startswith("pyfocus/_C.")] or len(modules) != 1:
-            wrong.append(f"pyfocus/_C is the only binary that belongs in it, got {modules}")
+        plugin = "pyfocus/export/libpyfocus_tensorrt.so"
+        others = [n for n in modules if n != plugin]
+        if [n for n in others if not n.startswith("pyfocus/_C.")] or len(others) != 1:
+            wrong.append(f"pyfocus/_C and {plugin} are the only binaries that belong in it, got {modules}")
+        if options.cuda and plugin not in modules:
+            wrong.append(f"{plugin} is not in it")
         strange = {n.split("/")[0] for n in names if not re.match(r"pyfocus/|pyfocus_stack-[^/]+\.dist-info/", n)}
         if strange:
             wrong.append(f"files that do not belong in it: {sorted(strange)}")
         binary = archive.read(next(n for n in modules if n.startswith("pyfocus/_C.")))
-    elf = ELFFile(BytesIO(binary))
-    needed, said, there = libraries(elf), claim(binary), fat_binaries(elf)
+        elves = [ELFFile(BytesIO(archive.read(n))) for n in modules]
+    needed, said = set[str]().union(*map(libraries, elves)), claim(binary)
+    there = [images for elf in elves for images in fat_binaries(elf)]
     if needed - RUNTIME:
         wrong.append(f"needs {sorted(needed - RUNTIME)}, which not every machine has")
     if options.cuda and not said:

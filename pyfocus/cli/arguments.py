@@ -77,11 +77,11 @@ def parse_quality(text: str) -> int:
 
 
 def parse_fuser(text: str) -> str:
-    """A fuser's name, a model's file (.pt, .onnx) or the folder of an exported model."""
+    """A fuser's name, a model's file (.pt, .onnx, .engine) or the folder of an exported model."""
     if not names_fuser(text):
         raise argparse.ArgumentTypeError(
-            f"must be one of {', '.join((*FUSERS, *NETWORKS))}, a model's file (.pt, .onnx) or the folder of an "
-            f"exported one, got {text!r}"
+            f"must be one of {', '.join((*FUSERS, *NETWORKS))}, a model's file (.pt, .onnx, .engine) or the folder of "
+            f"an exported one, got {text!r}"
         )
     return text
 
@@ -167,14 +167,12 @@ def _stack(commands: Any) -> None:
         metavar="OUT",
         help=".tif, .png, .jpg or .dng; may be repeated",
     )
-    add("--depth", type=Path, metavar="FILE", help="write which frame is sharpest where, 16-bit .tif or .png")
-    add("--confidence", type=Path, metavar="FILE", help="write how clearly it is, 16-bit .tif or .png")
     add(
         "--fuser",
         type=parse_fuser,
         default="laplacian",
         metavar="WHICH",
-        help="average, laplacian (the default), focusdeep (a network) or a model's file (.pt, .onnx)",
+        help="laplacian (the default), wavelet, depthmap, average, focusdeep (a network), or a .pt, .onnx or .engine",
     )
     add("--noise", type=parse_noise, metavar="SHOT,READ", help="what a network is told (default: measured)")
     add(
@@ -200,6 +198,14 @@ def _stack(commands: Any) -> None:
         help="cpu (the default), cuda, cuda:N for the Nth card, or auto: a card if there is one",
     )
     add("--gpu-memory", type=parse_memory, metavar="SIZE", help="of the card, not to exceed, such as 4GB")
+    add(
+        "--resume",
+        action="store_true",
+        help="keep a network's finished work beside the first output, and go on from it if there is some",
+    )
+    from .surfaces import add_surfaces  # which knows UsageError from here
+
+    add_surfaces(command)
     _align(command)
     _talk(command)
 
@@ -305,7 +311,7 @@ def _evaluate(commands: Any) -> None:
         "fusers",
         nargs="+",
         metavar="FUSER",
-        help="average, laplacian, focusdeep (a network) or a model's file (.pt, .onnx)",
+        help="laplacian, wavelet, average, focusdeep, a model's file, or the paper's baselines: laplace, wavelets",
     )
     add("--data", type=Path, required=True, metavar="DIR", help="a scene, a folder of them at any depth, or a data set")
     add("--split", choices=SPLITS, help="of a data set (default: test)")

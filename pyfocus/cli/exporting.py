@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import ResourceError
-from . import FAILED, run_line
+from . import FAILED, engines, run_line
 from .arguments import Parser, parse_count
 from .terminal import Terminal
 
@@ -48,8 +48,7 @@ def run_onnx(options: argparse.Namespace, terminal: Terminal) -> int:
 
 def run_info(options: argparse.Namespace, terminal: Terminal) -> int:
     """Print what files say of themselves."""
-    session = _needed("session")
-    all_facts = {str(file): session.read_exported(file).texts() for file in options.files}
+    all_facts = {str(file): engines.texts_of(file) for file in options.files}
     if terminal.json:
         terminal.result(json.dumps(all_facts, indent=1))
         return 0
@@ -63,23 +62,25 @@ def run_info(options: argparse.Namespace, terminal: Terminal) -> int:
 def run_verify(options: argparse.Namespace, terminal: Terminal) -> int:
     """Compare two models; exit code 1 when they differ by more than the limit."""
     verify = _needed("verify")
+    _needed("evaluator")
+    if ".pt" in (options.base.suffix, options.other.suffix):
+        _needed("graphs")
     found = verify.compare(options.base, options.other)
-    wrong = [one for one in found if not one.largest <= verify.LIMIT]
+    wrong = [one.wrong for one in found if one.wrong]
     if terminal.json:
-        terminal.result(json.dumps({"limit": verify.LIMIT, "differences": [asdict(d) for d in found]}, indent=1))
+        limits = {precision: asdict(limit) for precision, limit in verify.LIMITS.items()}
+        terminal.result(json.dumps({"limits": limits, "differences": [asdict(d) for d in found]}, indent=1))
     elif not terminal.quiet:
         _tell(found, terminal)
     if wrong:
-        terminal.error(
-            f"{options.other}: {wrong[0].what} of {wrong[0].other} differs from {wrong[0].base} by "
-            f"{wrong[0].largest:.2g}, {verify.LIMIT:.0e} allowed"
-        )
+        terminal.error(f"{options.other}: {wrong[0]}")
     return FAILED if wrong else 0
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace, Terminal], int]] = {
     "info": run_info,
     "onnx": run_onnx,
+    **engines.COMMANDS,
     "verify": run_verify,
 }
 
@@ -95,15 +96,16 @@ def export_parser() -> Parser:
     top.add_argument("--version", action="version", version=f"pyfocus {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     _onnx(commands)
+    engines.add_commands(commands)
     info = commands.add_parser("info", help="what exported files say of themselves", allow_abbrev=False)
-    info.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".onnx")
+    info.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".onnx or .engine")
     verify = commands.add_parser(
         "verify",
         help="whether two models give the same",
         description="Run a small seeded burst through two models, in every runtime that can run them, and compare.",
         allow_abbrev=False,
     )
-    verify.add_argument("base", type=Path, metavar="A", help="a checkpoint (.pt), or an exported folder or file")
+    verify.add_argument("base", type=Path, metavar="A", help="a checkpoint (.pt), a folder, .onnx or .engine")
     verify.add_argument("other", type=Path, metavar="B", help="the same of another")
     verify.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
     for command in (info, verify):
@@ -124,11 +126,12 @@ def _onnx(commands: Any) -> None:
     add("-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the files")
     add(
         "--variant",
-        choices=("standard", "gridsample"),
+        choices=("standard", "gridsample", "plugin"),
         default="standard",
-        help="standard has DeformConv nodes (ONNX Runtime from 1.25), gridsample none (other runtimes)",
+        help="standard has DeformConv nodes (ONNX Runtime from 1.25), gridsample none (other runtimes), plugin nodes "
+        "of our own (TensorRT with our plugin)",
     )
-    add("--precision", choices=("fp32",), default="fp32", help="default: %(default)s")
+    add("--precision", choices=("fp32", "mixed"), default="fp32", help="mixed: convolutions and their weights in half")
     add("--frames", type=parse_count, metavar="N", help="that the model must take")
     add("--tile", type=parse_count, nargs=2, metavar=("H", "W"), help="one size of inputs (default: any)")
     add("--verify", action="store_true", help="run the files, and write none when they do not give what torch gives")
@@ -155,5 +158,6 @@ def _needed(module: str) -> Any:
 def _tell(found: Sequence[Difference], terminal: Terminal) -> None:
     for one in found:
         terminal.result(
-            f"{one.what:<10}  {one.other} against {one.base}: {one.largest:.1e} at most, {one.mean:.1e} on average"
+            f"{one.what:<10}  {one.other} against {one.base}: {one.largest:.1e} at most, {one.mean:.1e} on average, "
+            f"{one.psnr_db:.0f} dB"
         )

@@ -12,17 +12,19 @@ from typing import Literal
 
 from .. import _C, __version__
 from ..burst import Array, Burst
+from ..depthmap import DepthMapFuser
 from ..errors import BurstError, ReadError
 from ..fuse import Fuser
 from ..fusers import FUSERS, FuserName, resolve_fuser
 from ..io import FrameSource, atomic, check_target, find_frames, read_burst, write_depth, write_dng, write_image
-from ..io.write import DEPTH_TARGETS
 from ..register import Progress, Registration, register
 from ..report import left_out_warnings, stack_report, summary, too_many_left_out
 from ..stack import stack
 from ..stacker import Stacked
 from ..warp import Domain
 from .arguments import UsageError
+from .resuming import keep_work
+from .surfaces import Job, check_depth, check_scale, surface_jobs, surface_targets, wants_depth
 from .terminal import Terminal
 
 MANY_LEFT_OUT = 3
@@ -33,22 +35,27 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     started = time.perf_counter()
     sources = find_frames(options.files, options.order)
     targets = check_targets(options, sources)
-    fuser = choose_fuser(options)
+    with terminal.catch_warnings():
+        fuser = choose_fuser(options)
     domain = choose_domain(options, sources, terminal, getattr(fuser, "domain", None))
     burst = read_burst(_files(sources), order="as-given", domain="raw" if domain == "raw" else "auto")
     check_alignment(options, len(burst))
+    check_scale(options, burst)
     transforms = load_transforms(options.transforms, burst) if options.transforms else None
     if len(burst) == 1 and options.save_transforms and transforms is None:
         transforms = register(burst)  # one frame needs none, but it was asked to be written
     if len(burst) == 1:
         terminal.warn(f"{burst.names[0]} is the only frame: there is nothing to stack, it is written as it is")
     terminal.detail(f"stacking {len(burst)} frames, {burst.names[0]} to {burst.names[-1]}")
-    with terminal.progress() as tell, terminal.catch_warnings():
+    if getattr(fuser, "runtime", None):
+        terminal.detail(f"{options.fuser} runs in {fuser.runtime}")  # type: ignore[union-attr]
+    keeping = keep_work(options, fuser, domain, _files(sources), terminal)
+    with keeping, terminal.progress() as tell, terminal.catch_warnings():
         stacked = stack(
             burst, device=options.device, device_memory=options.gpu_memory,
             fuser=fuser, domain=domain, motion=options.motion, reference=options.reference,
             align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
-            depth=options.depth is not None or options.confidence is not None,
+            depth=wants_depth(options),
             transforms=transforms, memory=options.memory, progress=tell,
         )  # fmt: skip
         writer = _Writer(stacked, options)
@@ -65,6 +72,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         seconds={**stacked.seconds, **writer.seconds, "total": ended - started},
         threads=_C.threads(),
         warnings=terminal.warnings,
+        runtime=getattr(fuser, "runtime", None),
     )
     if terminal.json:
         terminal.result(json.dumps(report, indent=1, allow_nan=False))
@@ -78,13 +86,16 @@ def choose_fuser(options: argparse.Namespace) -> FuserName | Fuser:
     if options.fuser in FUSERS:
         if options.noise is not None:
             raise UsageError(f"--noise is what a network is told; leave it out with --fuser {options.fuser}")
-        return resolve_fuser(options.fuser)
+        named = resolve_fuser(options.fuser)
+        if isinstance(named, DepthMapFuser):
+            named.near = options.near or "first"
+        check_depth(options, named)
+        return named
     dng = next((path for path in options.output if path.suffix.lower() == ".dng"), None)
     if dng is not None:
         raise UsageError(f"{dng} needs mosaics, a network gives a picture; write .tif, or use --fuser laplacian")
     fuser = resolve_fuser(options.fuser, threads=options.threads or 0, device=options.device, noise=options.noise)
-    if (options.depth or options.confidence) and not getattr(fuser, "gives_depth", True):
-        raise UsageError(f"--depth and --confidence: {options.fuser} gives neither; use --fuser laplacian")
+    check_depth(options, fuser)
     return fuser
 
 
@@ -112,9 +123,7 @@ def choose_domain(
 
 def check_targets(options: argparse.Namespace, sources: Sequence[FrameSource]) -> list[Path]:
     """Every file that will be written, if all of them can be. Raises UsageError or WriteError."""
-    extra = [path for path in (options.depth, options.confidence) if path is not None]
-    if extra and options.fuser == "average":
-        raise UsageError("--depth and --confidence need a fuser that judges sharpness; use --fuser laplacian")
+    extra = surface_targets(options)
     targets = [*options.output, *extra, *([options.save_transforms] if options.save_transforms else [])]
     read = [source.path for source in sources] + ([options.transforms] if options.transforms else [])
     seen: set[str] = set()
@@ -127,8 +136,8 @@ def check_targets(options: argparse.Namespace, sources: Sequence[FrameSource]) -
             raise UsageError(f"{target} is one of the inputs, which are never changed; write to another name")
     for target in options.output:
         check_target(target, options.overwrite)
-    for target in extra:
-        check_target(target, options.overwrite, suffixes=DEPTH_TARGETS)
+    for target, suffixes in extra.items():
+        check_target(target, options.overwrite, suffixes=suffixes)
     if options.save_transforms:
         check_target(options.save_transforms, options.overwrite, suffixes=(".json",))
     return targets
@@ -183,7 +192,9 @@ class _Writer:
             (options.confidence, self.confidence),
             (options.save_transforms, self.maps),
         )
-        jobs = [(path, self.picture) for path in options.output] + [(path, job) for path, job in maps if path]
+        jobs: list[Job] = [(path, self.picture) for path in options.output]
+        jobs += [(path, job) for path, job in maps if path]
+        jobs += surface_jobs(self._stacked, options)
         for done, (path, job) in enumerate(jobs):
             tell("write", done, len(jobs))
             job(path)

@@ -79,7 +79,7 @@ class _Bars:
         self._stage = ""
         self._task: TaskID | None = None
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: float, total: int) -> None:
         if stage != self._stage:
             self._stage, self._task = stage, self._bars.add_task(stage, total=total)
         assert self._task is not None
@@ -95,8 +95,8 @@ def _bars() -> Bars:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            frames = speed and (task.total or 0) > 1 and task.description != "write"
-            return Text(f"{speed:.1f} frames/s" if frames else "", style="progress.data.speed")
+            counted = speed and (task.total or 0) > 1
+            return Text(_rate(task.description, speed) if speed and counted else "", style="progress.data.speed")
 
     columns = (
         TextColumn("{task.description:<9}"),
@@ -112,10 +112,10 @@ class _Lines:
     """A line at the end of each stage, and one every few seconds of a long one."""
 
     def __init__(self) -> None:
-        self._stage, self._total, self._done = "", 0, 0
+        self._stage, self._total, self._done = "", 0, 0.0
         self._begun = self._told = time.monotonic()
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
+    def __call__(self, stage: str, done: float, total: int) -> None:
         now = time.monotonic()
         if stage != self._stage:
             self.end()
@@ -125,16 +125,32 @@ class _Lines:
             self._told = now
             rate = done / (now - self._begun)
             left = (total - done) / rate
-            _write(sys.stderr, f"{stage}: {done} of {total}, {rate:.1f} frames/s, {left:.0f} s left")
+            said = f"{stage}: {done:.1f}".removesuffix(".0") + f" of {total}"
+            _write(sys.stderr, ", ".join(filter(None, (said, _rate(stage, rate), _left(left)))))
 
     def end(self) -> None:
         """The closing line of the stage at hand, if there is one."""
         if self._stage:
             seconds = time.monotonic() - self._begun
-            frames = self._total > 1 and seconds > 0.01 and self._stage != "write"
-            rate = f", {self._total / seconds:.1f} frames/s" if frames else ""
-            _write(sys.stderr, f"{self._stage}: {self._done} of {self._total}, {seconds:.1f} s{rate}")
+            rate = _rate(self._stage, self._total / seconds) if self._total > 1 and seconds > 0.01 else ""
+            done = f"{self._stage}: {self._done:.0f} of {self._total}, {seconds:.1f} s"
+            _write(sys.stderr, f"{done}, {rate}" if rate else done)
         self._stage = ""
+
+
+def _rate(stage: str, per_s: float) -> str:
+    """How fast, in words; nothing of stages whose steps are not alike."""
+    if stage == "write":
+        return ""
+    things = "tiles" if stage == "finish" else "frames"
+    return f"{per_s:.1f} {things}/s" if per_s >= 0.5 else f"{1 / per_s:.1f} s per {things[:-1]}"
+
+
+def _left(seconds: float) -> str:
+    """Time left, in words."""
+    if seconds < 600:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h left"
 
 
 def _write(stream: TextIO, text: str) -> None:

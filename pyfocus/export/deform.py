@@ -1,7 +1,8 @@
-"""The deformable convolution for others: as ONNX's own operator, or as bilinear samples and a matrix product.
+"""The deformable convolution for others: as ONNX's own operator, as bilinear samples and a matrix product, as our own.
 
 *standard*   one DeformConv node: ONNX Runtime from 1.25, TensorRT's ModulatedDeformConv2d plugin
 *gridsample* GridSample and MatMul: any runtime with opset 20's GridSample, TensorRT-RTX
+*plugin*     a DeformConv2d of the domain ``pyfocus``, made of *standard*'s (:mod:`pyfocus.export.nodes`): our plugin
 """
 
 from __future__ import annotations

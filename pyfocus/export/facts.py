@@ -15,8 +15,10 @@ from typing import Any, Literal
 from ..errors import ReadError
 
 Part = Literal["step", "finish", "burst"]
-Variant = Literal["standard", "gridsample"]
-VARIANTS: tuple[Variant, ...] = ("standard", "gridsample")
+Variant = Literal["standard", "gridsample", "plugin"]
+VARIANTS: tuple[Variant, ...] = ("standard", "gridsample", "plugin")
+Precision = Literal["fp32", "mixed"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "mixed")
 FORMAT, VERSION = "pyfocus-onnx", 1
 PREFIX = "pyfocus."
 OLD, NEW = "state_", "next_"  # before the names of a state that goes in, and of the one that comes out

@@ -9,18 +9,19 @@ A folding network is two graphs, so that a program in any language streams hundr
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from .. import __version__
 from ..errors import ArgumentError
 from ..nn.burst_fuser import HALO_PX, STEP_PX
+from ..nn.layers import NormedConv2d
 from ..nn.stream import STATE_STRIDES, FocusDeepStream, StreamState
 from .facts import NEW, OLD, Facts, Part
 
@@ -58,8 +59,7 @@ class Step(nn.Module):
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """The new state."""
         state = StreamState(previous, count, sharp, smooth, depth, features)
-        with _Repeats((4, 4, 1, self.net.heads)):
-            return tuple(self.net.step(state, frame, index, noise, white_balance, valid))
+        return tuple(self.net.step(state, frame, index, noise, white_balance, valid))
 
 
 class Finish(nn.Module):
@@ -78,41 +78,43 @@ class Finish(nn.Module):
         return result.image, result.depth, result.confidence
 
 
-class _Repeats(TorchFunctionMode):
-    """Channels repeated by numbers that are known: the tracer cannot see through a tensor of them.
-
-    ``repeat_interleave`` by a tensor has an output whose size depends on data, which ONNX has no node for.
-    """
-
-    def __init__(self, counts: Sequence[int]) -> None:
-        super().__init__()
-        self.counts = counts
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Any function of torch, this one excepted."""
-        if func is torch.Tensor.repeat_interleave and isinstance(args[1], Tensor):
-            each = [args[0][:, k : k + 1].expand(-1, n, -1, -1) for k, n in enumerate(self.counts)]
-            return torch.cat(each, 1)
-        return func(*args, **(kwargs or {}))
-
-
-def graphs_of(net: nn.Module, model: dict[str, Any], tile: tuple[int, int] | None, variant: str) -> list[Graph]:
+def graphs_of(
+    net: nn.Module, model: dict[str, Any], tile: tuple[int, int] | None, variant: str, precision: str = "fp32"
+) -> list[Graph]:
     """The graphs that a network is exported as. ``model``: the facts of its file. Raises ArgumentError."""
-    net = net.eval()
     name = type(net).__name__
     step = net.step_px if isinstance(net, FocusDeepStream) else STEP_PX
     if tile is not None and (min(tile) < step or any(n % step for n in tile)):
         raise ArgumentError(f"export: tile must be multiples of {step} for {name}, got {tile[0]} x {tile[1]}")
     said: dict[str, Any] = {
-        "network": name, "variant": variant, "precision": "fp32", "weights": hash_weights(net), "layout": "NCHW",
+        "network": name, "variant": variant, "precision": precision, "weights": hash_weights(net), "layout": "NCHW",
         "step_px": step, "tile": tuple(tile or ()), "opset": OPSET, "exporter": f"pyfocus {__version__}, torch "
         f"{torch.__version__}",
     }  # fmt: skip
-    if isinstance(net, FocusDeepStream):
-        return _stream_graphs(net, said, tile)
-    return [_burst_graph(net, said, tile, model)]
+    plain = without_norms(net)
+    if isinstance(plain, FocusDeepStream):
+        return _stream_graphs(plain, said, tile)
+    return [_burst_graph(plain, said, tile, model)]
+
+
+def without_norms(net: nn.Module) -> nn.Module:
+    """A copy for evaluation, with plain weights for gains and directions, which every run would work out anew."""
+    plain = copy.deepcopy(net).eval()
+    for part in list(plain.modules()):
+        for name, layer in part.named_children():
+            if isinstance(layer, NormedConv2d):
+                setattr(part, name, _plain(layer))
+    return plain
+
+
+def _plain(layer: NormedConv2d) -> nn.Conv2d:
+    outputs, inputs, size, _ = layer.direction.shape
+    conv = nn.Conv2d(inputs, outputs, size, layer.stride, size // 2)
+    with torch.no_grad():
+        conv.weight.copy_(layer.weight())
+        assert conv.bias is not None
+        conv.bias.copy_(layer.bias)
+    return conv.eval()
 
 
 def hash_weights(net: nn.Module) -> str:

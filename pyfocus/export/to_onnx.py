@@ -17,12 +17,11 @@ import torch
 from ..errors import ArgumentError, ExportError, WriteError
 from ..io.atomic import PathLike
 from ..nn.checkpoint import load_model
-from . import deform
-from .facts import VARIANTS, Facts
+from . import deform, half, nodes
+from .facts import PRECISIONS, VARIANTS, Facts
 from .graphs import OPSET, Graph, graphs_of
-from .verify import LIMIT, Difference, compare, small_burst
+from .verify import Difference, compare, small_burst
 
-PRECISIONS = ("fp32",)
 Tell = Callable[[str], None]
 
 
@@ -40,11 +39,11 @@ def export_onnx(
 ) -> tuple[list[Path], list[Difference]]:
     """Write a model's graphs into ``folder``, which is made; the files, and what was found if they were verified.
 
-    ``step.onnx`` and ``finish.onnx`` of a network that folds, ``burst.onnx`` of another. ``variant``: "standard" or
-    "gridsample", see :mod:`pyfocus.export.deform`. ``frames``: that the model must take; None: as it does. ``tile``:
-    the one size (H, W) of inputs; None: any that the network takes. ``verify``: also run them, and write nothing when
-    they do not give what torch gives. ``tell`` is told what comes next. Raises ReadError, ArgumentError, ExportError,
-    WriteError.
+    ``step.onnx`` and ``finish.onnx`` of a network that folds, ``burst.onnx`` of another. ``variant``: "standard",
+    "gridsample" or "plugin", see :mod:`pyfocus.export.deform`. ``precision``: "fp32" or "mixed", see
+    :mod:`pyfocus.export.half`. ``frames``: that the model must take; None: as it does. ``tile``: the one size (H, W) of
+    inputs; None: any that the network takes. ``verify``: also run them, and write nothing when they do not give what
+    torch gives. ``tell`` is told what comes next. Raises ReadError, ArgumentError, ExportError, WriteError.
     """
     if variant not in VARIANTS:
         raise ArgumentError(f"export_onnx: variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
@@ -55,7 +54,7 @@ def export_onnx(
     takes = getattr(net, "frames", 0)
     if frames is not None and takes not in (0, frames):
         raise ArgumentError(f"export_onnx: {type(net).__name__} of {checkpoint} takes {takes} frames, got {frames}")
-    graphs = graphs_of(net, model, tile, variant)
+    graphs = graphs_of(net, model, tile, variant, precision)
     target = Path(folder)
     files = [target / f"{graph.facts.part}.onnx" for graph in graphs]
     _check_folder(target, files, overwrite)
@@ -78,23 +77,36 @@ def export_onnx(
 
 def to_model(graph: Graph) -> onnx.ModelProto:
     """The ONNX model of a graph, with its metadata. Raises ExportError."""
-    table = {deform.OPERATOR: deform.as_node}
-    with _silence(), torch.no_grad():
-        try:
-            traced = torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=graph.sizes)
-            if graph.facts.variant == "gridsample":
-                traced = traced.run_decompositions({deform.OPERATOR: deform.as_samples})
-            program = torch.onnx.export(
-                traced, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
-                input_names=list(graph.inputs), output_names=list(graph.outputs), custom_translation_table=table,
-            )  # fmt: skip
-        except Exception as error:  # of torch, onnxscript and onnx_ir, each of its own kind
-            raise ExportError(
-                f"export: {graph.facts.network} could not be traced for {graph.facts.part}.onnx with torch "
-                f"{torch.__version__}: {(str(error).splitlines() or [type(error).__name__])[0]}"
-            ) from error
-    model: onnx.ModelProto = program.model_proto
-    _describe(model, graph.facts)
+    return specialise(translate(graph, trace(graph)), graph.facts)
+
+
+def trace(graph: Graph) -> torch.export.ExportedProgram:
+    """A graph's program, one for all variants and precisions. Raises ExportError."""
+    with _tracing(graph.facts):
+        return torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=graph.sizes)
+
+
+def translate(graph: Graph, program: torch.export.ExportedProgram) -> onnx.ModelProto:
+    """A graph's program in ONNX's operators: DeformConv, or what *gridsample* has instead. Raises ExportError."""
+    with _tracing(graph.facts):
+        if graph.facts.variant == "gridsample":
+            program = program.run_decompositions({deform.OPERATOR: deform.as_samples})
+        translated = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
+            input_names=list(graph.inputs), output_names=list(graph.outputs),
+            custom_translation_table={deform.OPERATOR: deform.as_node},
+        )  # fmt: skip
+        model: onnx.ModelProto = translated.model_proto
+    return model
+
+
+def specialise(model: onnx.ModelProto, facts: Facts) -> onnx.ModelProto:
+    """A translated model with the nodes and types that the facts say, described and checked. Raises ExportError."""
+    if facts.variant == "plugin":
+        nodes.to_plugin(model)
+    if facts.precision == "mixed":
+        half.mix(model)
+    _describe(model, facts)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -130,13 +142,23 @@ def _check_folder(folder: Path, files: list[Path], overwrite: bool) -> None:
 
 
 def _insist(found: list[Difference], folder: PathLike) -> None:
-    """Raises ExportError when anything differs by more than the limit."""
+    """Raises ExportError when anything differs by more than the limits."""
     for one in found:
-        if not one.largest <= LIMIT:
+        if one.wrong:
+            raise ExportError(f"{folder}: nothing was written: {one.wrong}")
+
+
+@contextmanager
+def _tracing(facts: Facts) -> Iterator[None]:
+    """Quietly, without gradients; what torch, onnxscript and onnx_ir raise, each of its own kind, as ExportError."""
+    with _silence(), torch.no_grad():
+        try:
+            yield
+        except Exception as error:
             raise ExportError(
-                f"{folder}: nothing was written: {one.what} of {one.other} differs from {one.base} by "
-                f"{one.largest:.2g} at most ({one.mean:.2g} on average), {LIMIT:.0e} allowed"
-            )
+                f"export: {facts.network} could not be traced for {facts.part}.onnx with torch {torch.__version__}: "
+                f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+            ) from error
 
 
 @contextmanager

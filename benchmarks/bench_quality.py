@@ -208,9 +208,9 @@ def _text(results: dict[str, Any]) -> str:
     head = ("scene: tool", "PSNR dB / SSIM", "best peer", "bar", "", "flat noise", "s")
     lines = [
         "# Brackets with known truth, 768 x 512",
-        "PSNR in dB and SSIM of sRGB against the truth; pyfocus alone is its default settings. The best of six peers is "
-        "quoted from the README of the brackets. The bar: that figure on easy, align and raw, 1 dB less on the others. Flat noise: in "
-        "texture-free places, over one frame's (lower is calmer).",
+        "PSNR in dB and SSIM of sRGB against the truth; pyfocus alone is its default settings. The best of six peers "
+        "is quoted from the README of the brackets. The bar: that figure on easy, align and raw, 1 dB less on the others. "
+        "Flat noise: in texture-free places, over one frame's (lower is calmer).",
         table(head, rows),
     ]
     return "\n\n".join(lines)

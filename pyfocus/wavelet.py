@@ -148,12 +148,19 @@ class WaveletFuser(Laplacian):
         return full
 
     def _collapse(self, in_place: bool) -> AnyArray:
-        """The picture level by level, coarsest first, each where the last frame's level was."""
+        """The picture level by level, coarsest first, each where the last frame's level was.
+
+        The finest has no such place; at the end the room for it is what is no longer needed.
+        """
         low = self._levels[-1].coarse
         _C.pyramid_mean(self._base, self._base_weight, low, **self._how)
         for i in reversed(range(len(self._levels))):
             level = self._levels[i]
+            if in_place:
+                level.before = level.energy = level.rating = level.peak = None
             out = self._levels[i - 1].coarse if i > 0 else self._picture((low.shape[0] // 2, *level.size))
             _C.wavelet_merge(low, level.sums, level.weight, out, **self._how)
+            if in_place:
+                level.sums = level.weight = level.coarse = None
             low = out
         return low

@@ -209,7 +209,7 @@ def _text(results: dict[str, Any]) -> str:
     lines = [
         "# Brackets with known truth, 768 x 512",
         "PSNR in dB and SSIM of sRGB against the truth; pyfocus alone is its default settings. The best of six peers "
-        "is quoted from the README of the brackets. The bar: that figure on easy, align and raw, 1 dB less on the others. "
+        "is quoted from the README of the brackets. The bar: that figure on easy, align and raw, 1 dB less on others. "
         "Flat noise: in texture-free places, over one frame's (lower is calmer).",
         table(head, rows),
     ]

@@ -21,13 +21,14 @@ _NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 _TORCH = "torch eager"
 _TIME_BAR = 1.0  # of torch's time
 _VALUE_BAR, _PSNR_BAR_DB = 1e-4, 60.0  # in single precision; mixed
+_ANSWER = "answer.json"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Export, measure, print the tables, write results/export.json and .md. Exit code 1 when something did not run."""
     options = _options(arguments)
     if options.case:
-        print(json.dumps(_child(options)))
+        (options.folder / _ANSWER).write_text(json.dumps(_child(options)))
         return 0
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -44,10 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{case} {' '.join(names)}".rstrip(), flush=True)
             words = [word for key, value in settings.items() for word in (f"--{key.replace('_', '-')}", str(value))]
             script = [sys.executable, ROOT / "benchmarks" / "bench_export.py", *names, "--case", case]
+            (Path(folder) / _ANSWER).unlink(missing_ok=True)
             cost = run([*script, "--folder", folder, "--weights", options.weights, *words], ROOT)
             said = cost.log.strip().splitlines()
-            if cost.exit == 0 and said:
-                return json.loads(said[-1])
+            answer = Path(folder) / _ANSWER  # a file: runtimes write lines of their own, and only the last are kept
+            if cost.exit == 0 and answer.exists():
+                return json.loads(answer.read_text())
             results["failed"].append({"what": " ".join((case, *names)), "why": said[-1] if said else str(cost.exit)})
             return None
 

@@ -75,6 +75,9 @@ class Laplacian(_Folding):
     (ResourceError) leaves everything as it was.
     """
 
+    _level = _Level
+    _parts = 1  # of a value of the last level: WaveletFuser's are complex
+
     def __init__(
         self,
         threads: int = 0,
@@ -172,9 +175,9 @@ class Laplacian(_Folding):
         levels = self._wanted or max(1, int(np.log2(max(min(height, width), 16) / 8)))
         for i in range(levels):
             mapped = self.spilled and i < _SPILLED
-            self._levels.append(_Level(new, count, height, width, power=4 if i == 0 else 8, mapped=mapped))
+            self._levels.append(self._level(new, count, height, width, power=4 if i == 0 else 8, mapped=mapped))
             height, width = (height + 1) // 2, (width + 1) // 2
-        self._base, self._base_weight = new.zeros((count, height, width)), new.zeros((height, width))
+        self._base, self._base_weight = new.zeros((self._parts * count, height, width)), new.zeros((height, width))
         self._noise: tuple[float, float] | None = None
         self._depth_level = min(1, levels - 1)
         if self._want_depth:

@@ -13,7 +13,7 @@ import numpy as np
 from . import _C
 from .arrays import HOST, AnyArray, Arrays
 from .fuse import Mask, Planes
-from .laplacian import _FLOOR, _SMALLEST, _SPILLED, Laplacian, _noise_step
+from .laplacian import _FLOOR, _SMALLEST, Laplacian, _noise_step
 
 # Of the rating's energies, per coefficient; one of the next coarser level is 4 times as large for the same contrast.
 _FINER = 8.0  # a finer level's contrast counts twice
@@ -66,22 +66,8 @@ class WaveletFuser(Laplacian):
     """
 
     _levels: list[_Level]  # type: ignore[assignment]
-
-    def _begin(self, count: int, height: int, width: int) -> None:
-        new = self.arrays
-        levels = self._wanted or max(1, int(np.log2(max(min(height, width), 16) / 8)))
-        for i in range(levels):
-            mapped = self.spilled and i < _SPILLED
-            self._levels.append(_Level(new, count, height, width, power=4 if i == 0 else 8, mapped=mapped))
-            height, width = (height + 1) // 2, (width + 1) // 2
-        self._base, self._base_weight = new.zeros((2 * count, height, width)), new.zeros((height, width))
-        self._noise = None
-        self._depth_level = min(1, levels - 1)
-        if self._want_depth:
-            grid = self._levels[self._depth_level].low
-            self._index, self._index_weight = new.zeros(grid), new.zeros(grid)
-            self._total, self._seen = new.zeros(grid), new.zeros(grid, np.int32)
-        self._thinned.clear()
+    _level = _Level  # type: ignore[assignment]
+    _parts = 2
 
     def _measure(self, planes: AnyArray, valid: AnyArray | None) -> None:
         """The frame's levels, the energy of their bands, and what they saw."""

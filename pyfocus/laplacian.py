@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import _C
 from .arrays import HOST, AnyArray, Arrays
-from .errors import ArgumentError, ResourceError
+from .errors import ResourceError
 from .fuse import Fused, Mask, Planes, _Folding
 
 #: Variance of a level's detail for white noise of variance 1 in the frame, levels 0, 1, 2, ...
@@ -87,9 +87,8 @@ class Laplacian(_Folding):
         arrays: Arrays = HOST,
         spill: bool = False,
     ) -> None:
-        super().__init__(threads)
+        super().__init__(threads, arrays)
         self.spilled = spill
-        self.arrays, self._how = arrays, {"threads": threads, "stream": arrays.stream}
         self._want_depth = depth
         self._wanted = levels
         self._levels: list[_Level] = []
@@ -154,21 +153,7 @@ class Laplacian(_Folding):
             if self._levels and hasattr(self, name):
                 setattr(self, name, old.to_host(getattr(self, name)))
         self._thinned.clear()
-        self.arrays, self._how = HOST, {"threads": self.threads, "stream": HOST.stream}
-
-    def _check_place(self, planes: AnyArray, valid: AnyArray | None) -> None:
-        """On the host NumPy arrays are taken; on a device NumPy arrays, and device arrays that lie there."""
-        for name, array in (("planes", planes), ("valid", valid)):
-            if array is None or isinstance(array, np.ndarray):
-                continue
-            if not self.arrays.is_device or not isinstance(array, _C.DeviceArray):
-                where = "on the device" if self.arrays.is_device else "a NumPy array"
-                text = f"{name} must be {where}, got {type(array).__name__}"
-                raise ArgumentError(f"{type(self).__name__}.push: {text}")
-
-    def _brought(self, array: AnyArray) -> AnyArray:
-        """The array where the accumulators lie, in C order."""
-        return self.arrays.upload(np.ascontiguousarray(array)) if isinstance(array, np.ndarray) else array
+        self._work_in(HOST)
 
     def _begin(self, count: int, height: int, width: int) -> None:
         new = self.arrays

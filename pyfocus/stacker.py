@@ -27,7 +27,7 @@ from .warp import Domain, Interpolation, Warper
 from .wavelet import WaveletFuser
 
 Run = Callable[..., Any]  # of a step and its arguments
-_SPILLING = ("laplacian", "wavelet")  # those whose accumulators may lie in the host's memory
+_SPILLING = ("average", "laplacian", "wavelet")  # those whose accumulators may lie in the host's memory
 _SPILLED = "; the accumulators are kept in host memory, which is slower"
 _ON_CPU = "; the work goes on on the CPU"
 
@@ -207,7 +207,7 @@ class Stacker:
 
     def _take_less(self, text: str) -> None:
         """Let the accumulators go on in mapped memory; when they do already, or cannot, all the work on the CPU."""
-        fuser = self._fuser if self._wanted in _SPILLING and isinstance(self._fuser, Laplacian) else None
+        fuser = self._fuser if self._wanted in _SPILLING and isinstance(self._fuser, (Average, Laplacian)) else None
         if fuser and not fuser.spilled:
             try:
                 fuser.spill()
@@ -330,7 +330,7 @@ def _make_fuser(fuser: FuserName | Fuser, threads: int, depth: bool, arrays: Arr
     if not isinstance(fuser, str):
         return fuser
     if fuser == "average":
-        return Average(threads)
+        return Average(threads, arrays=arrays, spill=spill)
     make = WaveletFuser if fuser == "wavelet" else Laplacian
     return make(threads, depth=depth, arrays=arrays, spill=spill)
 

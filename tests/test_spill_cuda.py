@@ -19,6 +19,7 @@ from pyfocus import _C
 from pyfocus.arrays import DeviceArrays
 from pyfocus.burst import Frame, Meta
 from pyfocus.errors import DeviceError, ResourceError
+from pyfocus.fuse import Average
 from pyfocus.laplacian import Laplacian
 from pyfocus.staging import Staging
 
@@ -147,11 +148,65 @@ def test_a_whole_run_with_registration_warns_once(mosaics):
         pyfocus.stack(burst, device="cuda", device_memory=before + 20_000)  # registration already
 
 
+def test_the_average_spills_its_sums_and_keeps_its_pixels(mosaics):
+    before, sums = _C.device_in_use(), SIZE[0] * SIZE[1] * 12
+    with warned():
+        whole, used, mapped = stacked(mosaics, fuser="average")
+    assert mapped == 0
+    np.testing.assert_allclose(whole.fused.image, on_cpu(mosaics, fuser="average").fused.image, atol=2e-5)
+    with warned(SPILLED):
+        spilled, less, mapped = stacked(mosaics, fuser="average", device_memory=used - 1)
+    assert (used - less, mapped) == (sums, sums)
+    np.testing.assert_array_equal(spilled.fused.image, whole.fused.image)
+    with warned(ON_CPU):
+        beside, _, mapped = stacked(mosaics, fuser="average", device_memory=before + 90_000)
+    assert mapped == 0
+    np.testing.assert_array_equal(beside.fused.image, on_cpu(mosaics, fuser="average").fused.image)
+
+
 def test_fusers_without_accumulators_on_the_device_go_to_the_cpu_at_once(mosaics):
     with warned(ON_CPU):
-        beside, _, mapped = stacked(mosaics[:2], fuser="average", device_memory=_C.device_in_use() + 90_000)
+        beside, _, mapped = stacked(mosaics[:2], fuser=Average(), device_memory=_C.device_in_use() + 90_000)
     assert mapped == 0
-    np.testing.assert_array_equal(beside.fused.image, on_cpu(mosaics[:2], fuser="average").fused.image)
+    np.testing.assert_array_equal(beside.fused.image, on_cpu(mosaics[:2], fuser=Average()).fused.image)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_average_goes_on_wherever_its_sums_are_brought(masked):
+    arrays, random = DeviceArrays(), np.random.default_rng(4)
+    frames = random.random((5, 3, 33, 47), np.float32)
+    masks = random.random((5, 33, 47)) < 0.7 if masked else np.ones((5, 33, 47), bool)
+    masks[:, 3:6, 3:6] &= not masked
+    fuser = Average(arrays=arrays)
+    for k, (frame, mask) in enumerate(zip(frames, masks.astype(np.uint8), strict=True)):
+        fuser.push(arrays.upload(frame) if k in (0, 2) else frame, mask if masked else None)
+        sums, seen = (frames * masks[:, None])[: k + 1].sum(0, dtype=float), masks[: k + 1].sum(0)
+        shown = fuser.preview()
+        shown = shown if isinstance(shown, np.ndarray) else arrays.to_host(shown)
+        np.testing.assert_allclose(shown, sums / np.maximum(seen, 1), rtol=0, atol=1e-6)
+        if k == 1:
+            fuser.spill()
+        if k == 2:
+            fuser.move_to_host()
+    image = fuser.finish().image
+    assert isinstance(image, np.ndarray)
+    np.testing.assert_allclose(image, sums / np.maximum(seen, 1), rtol=0, atol=1e-6)
+
+
+def test_an_average_without_memory_for_a_frame_is_as_before(monkeypatch):
+    fuser, frame = Average(arrays=DeviceArrays()), np.full((3, 20, 30), 0.5, np.float32)
+    with monkeypatch.context() as no_memory:
+        refuse(no_memory, lambda shape, mapped: True)
+        with pytest.raises(ResourceError, match="no memory, says the test"):
+            fuser.push(frame)
+    assert fuser.frames == 0
+    fuser.push(frame)
+    with monkeypatch.context() as no_memory:
+        refuse(no_memory, lambda shape, mapped: len(shape) == 2)
+        with pytest.raises(ResourceError, match="no memory, says the test"):
+            fuser.push(frame + 1, np.ones((20, 30), np.uint8) * 0)
+    assert fuser.frames == 1
+    np.testing.assert_array_equal(fuser.arrays.to_host(fuser.finish().image), frame)
 
 
 def test_no_mapped_memory_either(mosaics, monkeypatch):

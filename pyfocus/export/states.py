@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,16 @@ Array = npt.NDArray[Any]
 
 
 class ArrayState:
-    """The state in arrays; past ``memory`` bytes (None: half of this machine's) in one temporary file."""
+    """The state in arrays; past ``memory`` bytes (None: half of this machine's) in one temporary file.
 
-    def __init__(self, facts: Facts, size: Size, memory: int | None, folder: str | os.PathLike[str] | None) -> None:
-        self._frame = whole(size)
+    What is read of it lies in the same memory every time, until the next is read; parts that were written give theirs
+    to the next. Fresh pages cost more than the copies themselves.
+    """
+
+    def __init__(
+        self, facts: Facts, size: Size, memory: int | None, folder: str | os.PathLike[str] | None, threads: int = 0
+    ) -> None:
+        self._frame, self._threads = whole(size), threads
         self._strides = [stride for *_, stride in facts.state]
         self._names = [name for name, *_ in facts.state]
         shapes = shapes_of(facts, size)
@@ -31,27 +38,53 @@ class ArrayState:
         limit = half_of_memory() if memory is None else memory
         self._pages = Pages(folder) if self.bytes > limit else None
         self._maps = [self._take(shape) for shape in shapes]
+        self._read: dict[str, npt.NDArray[np.float32]] = {}  # flat, as large as the largest window
+        self._free: dict[tuple[int, ...], list[Array]] = {}  # of parts that were written
 
     def read(self, window: Box) -> dict[str, Array]:
-        """The state of a part of the frame, by the names of the graph's inputs."""
-        return {
-            name: np.ascontiguousarray(_part(m, window.within(self._frame, s))) if s else m
-            for name, m, s in zip(self._names, self._maps, self._strides, strict=True)
-        }
+        """The state of a part of the frame, by the names of the graph's inputs, until the next is read."""
+        parts = {}
+        for name, own, s in zip(self._names, self._maps, self._strides, strict=True):
+            parts[name] = own
+            if s:
+                where = window.within(self._frame, s)
+                there = _part(own, where)
+                if name not in self._read or self._read[name].size < there.size:
+                    self._read[name] = np.empty(there.size, np.float32)
+                parts[name] = self._read[name][: there.size].reshape(there.shape)
+                self._copy(own, where, parts[name])
+        return parts
 
     def cores(self, state: dict[str, Array], core: Box, window: Box) -> list[Array]:
-        """Of a state of ``window``, what lies in ``core``."""
-        return [
-            _part(state[name], core.within(window, s)).copy() if s else state[name]
-            for name, s in zip(self._names, self._strides, strict=True)
-        ]
+        """Of a state of ``window``, what lies in ``core``: copies, until they are written."""
+        parts = []
+        for name, s in zip(self._names, self._strides, strict=True):
+            parts.append(state[name])
+            if s:
+                where = core.within(window, s)
+                shape = _part(state[name], where).shape
+                free = self._free.get(shape)
+                parts[-1] = free.pop() if free else np.empty(shape, np.float32)
+                self._copy(state[name], where, parts[-1])
+        return parts
+
+    def _copy(self, source: Array, where: tuple[slice, slice], to: Array) -> None:
+        """A part of maps (1, C, H, W), by all threads."""
+        origin = np.array([[where[0].start, where[1].start]], np.int32)
+        _C.tile_gather(source[0], origin, to, threads=self._threads)
 
     def write(self, done: Sequence[tuple[Box, list[Array]]]) -> None:
         """Put maps of parts of the frame in their places."""
-        for box, parts in done:
-            for whole_map, part, s in zip(self._maps, parts, self._strides, strict=True):
-                if s:
-                    _part(whole_map, box.within(self._frame, s))[...] = part
+        copies = [
+            (_part(own, box.within(self._frame, s)), part)
+            for box, parts in done
+            for own, part, s in zip(self._maps, parts, self._strides, strict=True)
+            if s
+        ]
+        with ThreadPoolExecutor(self._threads or _C.threads()) as pool:
+            list(pool.map(np.copyto, *zip(*copies, strict=True)) if copies else ())
+        for _, part in copies:
+            self._free.setdefault(part.shape, []).append(part)
         if self._pages:
             self._pages.release()
 
@@ -73,6 +106,8 @@ class ArrayState:
     def close(self) -> None:
         """Give the memory away."""
         self._maps.clear()
+        self._read.clear()
+        self._free.clear()
         if self._pages:
             self._pages.close()
 

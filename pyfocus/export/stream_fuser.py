@@ -64,7 +64,7 @@ class ExportedStreamFuser(StreamFolding):
         step = self.exported.runners.get("step")
         if step is not None and fits_twice(self.exported.facts, size, step.arrays):
             return BoundState(self.exported.facts, size, step.arrays)
-        return ArrayState(self.exported.facts, size, self.memory, self._folder)
+        return ArrayState(self.exported.facts, size, self.memory, self._folder, self.threads)
 
     def _step(self, core: Box, window: Box, light: Planes, seen: Array | None, place: float) -> list[Any]:
         state = self._state

@@ -3,14 +3,9 @@
 #pragma once
 
 #include "sample.h"  // PYFOCUS_HD
+#include "upsample.h"
 
 namespace pyfocus {
-
-// What up sees beyond the border: the edge again.
-template <class Int>
-PYFOCUS_HD static inline Int clamp_to(Int v, Int high) {
-  return v < 0 ? 0 : v > high ? high : v;
-}
 
 // What down sees there: a mirror that does not repeat the edge, -1 -> 1, n -> n - 2.
 template <class Int>
@@ -25,10 +20,6 @@ PYFOCUS_HD static inline float binomial_sum(float a, float b, float c, float d, 
   return (a + e) + 4.0f * (b + d) + 6.0f * c;
 }
 constexpr float kBinomial = 1.0f / 256;
-
-// up on a sample of the coarse grid, and between two of them; down the columns first, then along the row.
-PYFOCUS_HD static inline float up_on(float a, float b, float c) { return 0.125f * (a + 6.0f * b + c); }
-PYFOCUS_HD static inline float up_between(float b, float c) { return 0.5f * (b + c); }
 
 template <int kPower>
 PYFOCUS_HD static inline float raise(float v) {

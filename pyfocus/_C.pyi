@@ -305,3 +305,39 @@ def deform_conv_backward(
     threads: int = 0,
     stream: int = 0,
 ) -> None: ...
+def depth_cut(vote: _Array, near: str, rule: tuple[float, float, float]) -> None: ...
+def depth_peaks(
+    vote: _Array,
+    seen: _Array,
+    near: str,
+    rule: tuple[float, float, float],
+    sure: float,
+    depth: _Array,
+    spread: _Array,
+    confidence: _Array,
+) -> None: ...
+def depth_weights(
+    vote: _Array,
+    seen: _Array,
+    near: str,
+    rule: tuple[float, float, float],
+    depth: _Array,
+    spread: _Array,
+    narrow: float,
+    nothing: float,
+) -> None: ...
+def depth_blend(
+    codes: Sequence[_Array],
+    table: _Array,
+    weights: _Array,
+    top: int,
+    left: int,
+    least: float,
+    destination: _Array,
+) -> None: ...
+def guided_down(values: _Array, links: _Array, share: float, workspace: _Array, threads: int = 0) -> None: ...
+def guided_across(values: _Array, links: _Array, share: float, workspace: _Array, threads: int = 0) -> None: ...
+def roots_encode(
+    values: _Array, codes: _Array, lowest: float, highest: float, scale: float, threads: int = 0
+) -> None: ...
+def roots_lookup(codes: Sequence[_Array], table: _Array, destination: _Array, threads: int = 0) -> None: ...

@@ -22,8 +22,8 @@ import numpy.typing as npt
 from . import _C
 from .burst import Frame
 from .errors import ArgumentError, ResourceError
-from .focus import ALIGN, OCTAVES, half, measure, raised, votes
-from .framestore import FrameStore, half_of_memory
+from .focus import ALIGN, OCTAVES, Scratch, half, measure, raised, votes
+from .framestore import FrameStore, half_of_memory, light_of_codes
 from .fuse import Fused, Mask, Planes, _Folding
 from .guided import smooth_guided
 from .tiles import Box, whole
@@ -33,14 +33,13 @@ NEAR: tuple[Near, ...] = ("first", "last", "none")
 Places = npt.NDArray[np.float64]
 
 _TILE = (32, 256)  # of the half-size grid
-_SHARPNESS = 4.0  # weights are exp(this x vote)
 _FULL_SHARE = 0.85  # of the memory, for frames; the rest for energies, which take a tenth of it
 _STRENGTH, _EDGE = 3.0, 0.02  # of the smoothing; the edge in units of the luminance's root
 _NARROW = 0.5  # frames: the window about a depth that is certain
 _DOUBT = 0.1  # frames squared: variance of a depth that is certain
 _PARTIAL = 0.02  # of the certainty, where some frame, perhaps the sharpest, saw nothing
 _SURE = 0.2  # confidence from which the parabola is taken, not the centroid
-_BELOW, _VALLEY, _CLEAR = 3.0, 3.0, 6.0  # votes: see cut_behind
+_RULE = (3.0, 3.0, 6.0)  # votes: below the highest, deep as a valley, clear by itself; see cut_behind
 _NOTHING = 1e-9  # weight of a frame that saw nothing, where no frame saw anything
 
 Told = Callable[[str, float, int], None]
@@ -74,6 +73,7 @@ class DepthMapFuser(_Folding):
         self._places: list[float] = []
         self._store, self._energies = FrameStore(0), [FrameStore(0)]  # of no frames, which take nothing
         self._noise, self._is_full = float(np.inf), False
+        self._scratch = Scratch()
 
     def begin(self, frame: Frame) -> None:
         """A burst begins, or begins anew: what was kept is given away."""
@@ -89,7 +89,7 @@ class DepthMapFuser(_Folding):
         if self._accept(planes, valid):
             self._begin((planes.shape[1], planes.shape[2]))
         planes = np.ascontiguousarray(planes)
-        found = measure(planes, valid, self.threads)
+        found = measure(planes, valid, self.threads, self._scratch)
         try:
             if self._is_full:
                 raise ResourceError("DepthMapFuser.push: an earlier frame found no room; finish, or begin anew")
@@ -101,7 +101,8 @@ class DepthMapFuser(_Folding):
             raise
         self._places.append(place)
         self._noise = min(self._noise, found.noise)
-        weight = np.square(np.maximum(found.energies[0], 0))
+        weight = np.maximum(found.energies[0], 0, out=found.energies[0])
+        np.square(weight, out=weight)
         weight += np.float32(1e-20)
         self._guide_weight += weight
         weight *= found.light
@@ -123,25 +124,27 @@ class DepthMapFuser(_Folding):
     def _close(self) -> None:
         for store in (self._store, *self._energies):
             store.close()
+        self._scratch = Scratch()
 
     def _begin(self, size: tuple[int, int]) -> None:
         room = half_of_memory() if self.memory is None else self.memory
-        self._store = FrameStore(int(_FULL_SHARE * room), self._folder)
+        self._store = FrameStore(int(_FULL_SHARE * room), self._folder, self.threads)
         rest = room - int(_FULL_SHARE * room)
         shares = [4.0**-octave for octave in range(OCTAVES)]
-        self._energies = [FrameStore(int(rest * share / sum(shares)), self._folder) for share in shares]
+        self._energies = [FrameStore(int(rest * share / sum(shares)), self._folder, self.threads) for share in shares]
         self._size, self._grid = size, half(size)
         self._guide, self._guide_weight = np.zeros(self._grid, np.float32), np.zeros(self._grid, np.float32)
         self._noise, self._is_full = np.inf, False
 
     def _compose(self) -> Fused:
+        self._scratch = Scratch()  # makes room
         self._order = [int(i) for i in np.argsort(self._places, kind="stable")]
         self._steps = np.array([self._places[i] for i in self._order])
         self._floor = self._noise if np.isfinite(self._noise) else 0.0
         maps, confidence = self._peaks()
         # noise of the guide, as the finest octave's tells it: 0.075 is the share of white noise that `down` leaves
         edge = _EDGE + 2 * float(np.sqrt(0.075 / 0.8 * self._floor))
-        depth, weight, spread = smooth_guided(maps, self._guide / self._guide_weight, _STRENGTH, edge)
+        depth, weight, spread = smooth_guided(maps, self._guide / self._guide_weight, _STRENGTH, edge, self.threads)
         depth /= weight
         spread /= weight
         image = self._blend(depth, spread)
@@ -176,23 +179,15 @@ class DepthMapFuser(_Folding):
         def blend(box: Box) -> None:
             wide = box.grown(ALIGN, self._grid)
             vote, seen = votes(self._energies, self._order, self._floor, wide)
-            if self.near != "none":
-                cut_behind(vote, self.near)
             at = wide.within(whole(self._grid))
-            weights = window_weights(vote, seen, depth[at], spread[at])
-            fine = Box(2 * box.y0, min(2 * box.y1, self._size[0]), 2 * box.x0, min(2 * box.x1, self._size[1]))
-            around = Box(2 * wide.y0, min(2 * wide.y1, self._size[0]), 2 * wide.x0, min(2 * wide.x1, self._size[1]))
-            rows, columns = fine.within(everything)
-            inner = fine.within(around)
-            total = np.zeros((self._shape[0], *fine.size), np.float32)  # type: ignore[index]
-            share = np.zeros(fine.size, np.float32)
-            for k, frame in enumerate(self._order):
-                if weights[k].max() <= 2 * _NOTHING and share.any():
-                    continue
-                weight = raised(weights[k : k + 1], around.size)[0][inner]
-                total += self._store.tile(rows, columns, [frame])[0] * weight
-                share += weight
-            image[:, rows, columns] = total / share
+            weights = window_weights(vote, seen, depth[at], spread[at], self.near)
+            rows, columns = Box(
+                2 * box.y0, min(2 * box.y1, self._size[0]), 2 * box.x0, min(2 * box.x1, self._size[1])
+            ).within(everything)
+            top, left = 2 * (box.y0 - wide.y0), 2 * (box.x0 - wide.x0)
+            codes = self._store.codes(rows, columns, self._order)
+            _C.depth_blend(codes, light_of_codes(), weights, top, left, 2 * _NOTHING, image[:, rows, columns])
+            self._store.release()
 
         self._run(blend, 1)
         return image
@@ -213,72 +208,26 @@ def read_peaks(vote: Planes, seen: Planes, near: Near = "first") -> tuple[Planes
     from it; where nothing stands out, the centroid. The variance is that of the frames' numbers under the weights
     exp(4 vote). Confidence is 0 when all frames that saw a place vote alike, and near 1 when one of them stands out.
     """
-    if near != "none":
-        cut_behind(vote, near)
-    count = len(vote)
-    top = np.maximum.reduce(vote)
-    best = np.argmax(vote, axis=0)
-    weights = np.exp(vote - top) * seen
-    views = np.maximum(seen.sum(0), 1)
-    alike = (np.maximum(weights.sum(0), 1) - 1) / np.maximum(views - 1, 1)
-    confidence = np.where(views > 1, 1 - alike, 0)
-    weights **= _SHARPNESS
-    number = np.arange(count, dtype=np.float32)[:, None, None]
-    share = np.maximum(weights.sum(0), 1e-30)
-    centroid = (weights * number).sum(0) / share
-    spread = (weights * np.square(number - centroid)).sum(0) / share
-    sure = np.clip(confidence / _SURE, 0, 1)
-    depth = best + _vertex(vote, best)
-    depth = centroid + sure * (depth - centroid)
-    return depth.astype(np.float32), spread.astype(np.float32), confidence.astype(np.float32)
-
-
-def _vertex(vote: Planes, best: npt.NDArray[np.intp]) -> Planes:
-    """How far from the highest vote the parabola through it and its neighbours peaks, in [-0.5, 0.5]; 0 at the ends."""
-    count = len(vote)
-    if count < 3:
-        return np.zeros(best.shape, np.float32)
-    inside = np.clip(best, 1, count - 2)
-
-    def at(number: npt.NDArray[np.intp]) -> Planes:
-        taken: Planes = np.take_along_axis(vote, number[None], axis=0)[0]
-        return taken
-
-    before, peak, after = at(inside - 1), at(inside), at(inside + 1)
-    bend = np.minimum(before - 2 * peak + after, -1e-6)
-    offset = np.clip(0.5 * (before - after) / bend, -0.5, 0.5)
-    return np.asarray(np.where(inside == best, offset, 0), np.float32)
+    depth, spread, confidence = (np.empty(vote.shape[1:], np.float32) for _ in range(3))
+    _C.depth_peaks(vote, seen, near, _RULE, _SURE, depth, spread, confidence)
+    return depth, spread, confidence
 
 
 def cut_behind(vote: Planes, near: Near) -> None:
     """Where a near peak stands before a farther one, lower the votes behind it to the valley between them.
 
-    A peak counts when it is clear by itself (_CLEAR), at most _BELOW under the highest vote, and when a valley of
-    _VALLEY parts it from what comes behind: a surface seen through the blur of a nearer one has its own, farther peak.
+    A peak counts when it is clear by itself (6), at most 3 under the highest vote, and when a valley of 3 parts it from
+    what comes behind: a surface seen through the blur of a nearer one has its own, farther peak.
     """
-    frames = vote if near == "first" else vote[::-1]
-    top = frames.max(0)
-    least = np.maximum(top - _BELOW, _CLEAR)
-    peak, valley = frames[0].copy(), frames[0].copy()
-    found = np.zeros(peak.shape, bool)
-    for frame in frames[1:]:
-        found |= (frame > valley) & (valley <= peak - _VALLEY) & (peak >= least)
-        np.minimum(frame, valley, out=frame, where=found)
-        rises = ~found & (frame > peak)
-        np.copyto(peak, frame, where=rises)
-        np.copyto(valley, frame, where=rises)
-        np.minimum(valley, frame, out=valley, where=~found)
+    _C.depth_cut(vote, near, _RULE)
 
 
-def window_weights(vote: Planes, seen: Planes, depth: Planes, spread: Planes) -> Planes:
-    """Weights (N, h, w) in [0, 1] of the frames: exp(4 vote), in a window about the depth as wide as its doubt."""
-    number = np.arange(len(vote), dtype=np.float32)[:, None, None]
-    score = np.square(number - depth)
-    score *= -0.5 / (_NARROW**2 + 4 * spread)
-    score += np.float32(_SHARPNESS) * vote
-    score[seen == 0] = -np.inf
-    top = score.max(0)
-    score -= np.where(np.isfinite(top), top, 0)
-    weights: Planes = np.exp(score, out=score)
-    weights += np.float32(_NOTHING) * (seen.max(0) == 0)
-    return weights
+def window_weights(vote: Planes, seen: Planes, depth: Planes, spread: Planes, near: Near = "none") -> Planes:
+    """Weights (N, h, w) in [0, 1] of the frames: exp(4 vote), in a window about the depth as wide as its doubt.
+
+    They take the place of the votes, which are cut first as ``near`` says.
+    """
+    _C.depth_weights(
+        vote, seen, near, _RULE, np.ascontiguousarray(depth), np.ascontiguousarray(spread), _NARROW, _NOTHING
+    )
+    return vote

@@ -13,11 +13,12 @@ when all frames have come, and with them the noise.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from . import _C
-from .framestore import FrameStore
+from .framestore import FrameStore, light_of_codes
 from .fuse import Mask, Planes
 from .tiles import Box
 
@@ -46,15 +47,33 @@ class Measured:
     noise: float
 
 
-def measure(planes: Planes, valid: Mask | None, threads: int = 0) -> Measured:
-    """Energies of a frame (C, H, W), UNSEEN where any of the pixels they are made of is not ``valid``."""
-    root = np.empty((1, *planes.shape[1:]), np.float32)
+class Scratch:
+    """Arrays that are used again for every frame of a size: fresh memory costs more than what is written to it."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Planes] = {}
+
+    def empty(self, name: str, shape: tuple[int, ...]) -> Planes:
+        """An uninitialised array, the same one for the same name and shape."""
+        kept = self._kept.get(name)
+        if kept is None or kept.shape != shape:
+            kept = self._kept[name] = np.empty(shape, np.float32)
+        return kept
+
+
+def measure(planes: Planes, valid: Mask | None, threads: int = 0, scratch: Scratch | None = None) -> Measured:
+    """Energies of a frame (C, H, W), UNSEEN where any of the pixels they are made of is not ``valid``.
+
+    With ``scratch`` they lie there, until the next frame is measured.
+    """
+    new = (scratch or Scratch()).empty
+    root = new("root", (1, *planes.shape[1:]))
     _C.luminance(planes, _LUMA[len(planes)], root[0], square_root=True, threads=threads)
     fine, energies, lights = root, [], []
-    for _ in range(OCTAVES):
+    for octave in range(OCTAVES):
         size = half((fine.shape[1], fine.shape[2]))
-        coarse = np.empty((1, *size), np.float32)
-        pooled, smooth = np.empty(size, np.float32), np.empty(size, np.float32)
+        coarse, pooled = new(f"light {octave}", (1, *size)), new(f"pooled {octave}", size)
+        smooth = new(f"energy {octave}", size)
         _C.pyramid_measure(fine, coarse, pooled, threads=threads)
         _C.pyramid_smooth(pooled, smooth, threads=threads)
         energies.append(smooth)
@@ -84,15 +103,17 @@ def votes(kept: list[FrameStore], order: list[int], noise: float, box: Box) -> t
     finest, *others = (_size(store) for store in kept)
     inner = _halved(box.grown(ALIGN, finest))
     outer = inner.grown(ALIGN // 2, others[0])
-    second = _log_ratio(kept[2], order, _halved(outer), noise, 2)
-    first = _log_ratio(kept[1], order, outer, noise, 1) + raised(second, outer.size)
+    second = _octave(kept[2], order, _halved(outer), noise, 2)
+    first = _octave(kept[1], order, outer, noise, 1)
+    first += raised(second, outer.size)
     rows, columns = inner.within(outer)
     grown = box.grown(ALIGN, finest)
     coarse = raised(first[:, rows, columns], grown.size)
     rows, columns = box.within(grown)
-    energy = _energies(kept[0], order, box)
-    seen = (energy > UNSEEN / 2).astype(np.float32)
-    total: Planes = (_vote(energy, noise, 0) + coarse[:, rows, columns]) * seen
+    total = _octave(kept[0], order, box, noise, 0)
+    seen = (total >= 0).astype(np.float32)
+    total += coarse[:, rows, columns]
+    total *= seen
     return total, seen
 
 
@@ -106,19 +127,21 @@ def _halved(box: Box) -> Box:
     return Box(box.y0 // 2, (box.y1 + 1) // 2, box.x0 // 2, (box.x1 + 1) // 2)
 
 
-def _energies(store: FrameStore, order: list[int], box: Box) -> Planes:
-    return store.tile(slice(box.y0, box.y1), slice(box.x0, box.x1), order)[:, 0]
+def _octave(store: FrameStore, order: list[int], box: Box, noise: float, octave: int) -> Planes:
+    """The octave's share of the votes (N, h, w); of the finest, -1 where a frame saw nothing."""
+    rows, columns = slice(box.y0, box.y1), slice(box.x0, box.x1)
+    return store.read(rows, columns, order, _votes_of_codes(noise, octave))[:, 0]
 
 
-def _log_ratio(store: FrameStore, order: list[int], box: Box, noise: float, octave: int) -> Planes:
-    return _vote(_energies(store, order, box), noise, octave)
-
-
-def _vote(energy: Planes, noise: float, octave: int) -> Planes:
+@lru_cache(maxsize=2 * OCTAVES)
+def _votes_of_codes(noise: float, octave: int) -> Planes:
+    """What an energy votes for, by the code that it is kept as."""
+    energy = light_of_codes()
     variance = max(noise, _LEAST_NOISE) * _WHITE_NOISE[octave] / _WHITE_NOISE[0]
-    ratio = np.maximum(energy, 0) * np.float32(1 / (_FLOOR * variance))
-    ratio += 1
-    return np.asarray(np.log(ratio, out=ratio))
+    table: Planes = np.log(1 + np.maximum(energy, 0) * np.float32(1 / (_FLOOR * variance))).astype(np.float32)
+    if octave == 0:
+        table[energy <= UNSEEN / 2] = -1
+    return table
 
 
 def raised(values: Planes, size: tuple[int, int]) -> Planes:

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _C
 from .errors import ArgumentError, BurstError, ResourceError
 from .fuse import Planes
 
 LOWEST, HIGHEST = -0.25, 2.0  # roots of the smallest and the largest value
 STEP = (HIGHEST - LOWEST) / 65535
 Codes = npt.NDArray[np.uint16]
-_CHUNK = 1 << 18  # values encoded at once, so that scratch stays in the cache
 
 
 class FrameStore:
@@ -38,13 +38,17 @@ class FrameStore:
 
     ``memory``: bytes that frames may take here; those that do not fit go to one temporary file, mapped into memory.
     None: half of this machine's. ``folder``: where that file lies (default: TMPDIR, else /var/tmp, which unlike /tmp is
-    never in memory). Raises ResourceError when the disk is full; the frames before stay.
+    never in memory). ``threads`` encode a frame (0: all). Raises ResourceError when the disk is full; the frames before
+    stay.
     """
 
-    def __init__(self, memory: int | None = None, folder: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, memory: int | None = None, folder: str | os.PathLike[str] | None = None, threads: int = 0
+    ) -> None:
         if memory is not None and memory < 0:
             raise ArgumentError(f"FrameStore: memory must be 0 bytes or more, or None, got {memory}")
         self.memory = half_of_memory() if memory is None else memory
+        self.threads = threads
         self.shape: tuple[int, int, int] | None = None
         self.in_memory_bytes = 0
         self._frames: list[Codes] = []
@@ -79,19 +83,34 @@ class FrameStore:
             self.in_memory_bytes += size
         else:
             codes = self._pages.take(size, f"FrameStore.push: frame {len(self)}").view(np.uint16).reshape(planes.shape)
-        _encode(planes, codes)
+        planes = np.ascontiguousarray(planes)
+        _C.roots_encode(planes, codes, LOWEST, HIGHEST, 1 / STEP, threads=self.threads)
         self._pages.release()
         self.shape = (planes.shape[0], planes.shape[1], planes.shape[2])
         self._frames.append(codes)
 
     def tile(self, rows: slice, columns: slice, frames: Sequence[int] | None = None) -> Planes:
         """(N, C, h, w) float32: a part of every frame, or of the ``frames`` named, in that order."""
+        return self.read(rows, columns, frames, light_of_codes())
+
+    def read(self, rows: slice, columns: slice, frames: Sequence[int] | None, table: npt.NDArray[np.float32]) -> Planes:
+        """(N, C, h, w) float32: what ``table`` (65536,) says of each code; ``tile`` takes that of light."""
+        parts = self.codes(rows, columns, frames)
+        values: Planes = np.empty((len(parts), *parts[0].shape), np.float32)
+        _C.roots_lookup(parts, table, values, threads=1)
+        self.release()
+        return values
+
+    def codes(self, rows: slice, columns: slice, frames: Sequence[int] | None = None) -> list[Codes]:
+        """(C, h, w) uint16 of every frame, or of the ``frames`` named: views. ``release`` when they were read."""
         if not self._frames:
             raise BurstError("FrameStore.tile: no frames were pushed, or the store was closed")
         chosen = range(len(self)) if frames is None else frames
-        values: Planes = _table()[np.stack([self._frames[i][:, rows, columns] for i in chosen])]
+        return [self._frames[i][:, rows, columns] for i in chosen]
+
+    def release(self) -> None:
+        """What was read of a file need not stay in memory."""
         self._pages.release()
-        return values
 
     def close(self) -> None:
         """Give memory and file away; closing twice does nothing."""
@@ -151,23 +170,8 @@ def half_of_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
-def _encode(planes: Planes, codes: Codes) -> None:
-    """Codes of all values, some rows at a time."""
-    rows = max(1, _CHUNK // planes.shape[2])
-    scratch = np.empty((rows, planes.shape[2]), np.float32)
-    for plane, out in zip(planes, codes, strict=True):
-        for y in range(0, len(plane), rows):
-            part = plane[y : y + rows]
-            root = np.sqrt(np.abs(part, out=scratch[: len(part)]), out=scratch[: len(part)])
-            np.copysign(root, part, out=root)
-            np.clip(root, LOWEST, HIGHEST, out=root)
-            root -= LOWEST
-            root *= 1 / STEP
-            out[y : y + rows] = np.rint(root, out=root)
-
-
 @lru_cache(maxsize=1)
-def _table() -> npt.NDArray[np.float32]:
+def light_of_codes() -> npt.NDArray[np.float32]:
     """Linear light of every code."""
     root = np.arange(65536) * STEP + LOWEST
     table: npt.NDArray[np.float32] = (root * np.abs(root)).astype(np.float32)

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from . import _C
 from .errors import ArgumentError
 from .fuse import Planes
 
 _ROUNDS = 3
 
 
-def smooth_guided(maps: Planes, guide: Planes, strength: float, sigma: float) -> Planes:
+def smooth_guided(maps: Planes, guide: Planes, strength: float, sigma: float, threads: int = 0) -> Planes:
     """Maps (C, h, w) float32 smoothed within what is alike in ``guide`` (h, w).
 
     ``strength``: lambda, the pull between equal neighbours beside that of the data; ``sigma``: differences in the guide
-    that begin to keep neighbours apart. Sums of maps are kept. Deterministic. Raises ArgumentError.
+    that begin to keep neighbours apart. At most four maps, whose sums are kept. Deterministic. Raises ArgumentError.
     """
     if maps.ndim != 3 or maps.shape[1:] != guide.shape:
         raise ArgumentError(
@@ -30,37 +31,19 @@ def smooth_guided(maps: Planes, guide: Planes, strength: float, sigma: float) ->
         )
     if not (strength >= 0 and sigma > 0):
         raise ArgumentError(f"smooth_guided: strength must be >= 0 and sigma > 0, got {strength} and {sigma}")
-    down, across = _links(guide, sigma), _links(np.ascontiguousarray(guide.T), sigma)
-    out = np.array(maps, np.float32)
+    down, across = _links(guide, 0, sigma), _links(guide, 1, sigma)
+    work = np.empty(down.size, np.float32), np.empty(across.size, np.float32)
+    out = np.array(maps, np.float32, order="C")
     for round_ in range(1, _ROUNDS + 1):
-        share = np.float32(1.5 * strength * 4.0 ** (_ROUNDS - round_) / (4.0**_ROUNDS - 1))
-        out = _solve(np.ascontiguousarray(out.transpose(0, 2, 1)), across * share)
-        out = _solve(np.ascontiguousarray(out.transpose(0, 2, 1)), down * share)
+        share = 1.5 * strength * 4.0 ** (_ROUNDS - round_) / (4.0**_ROUNDS - 1)
+        _C.guided_across(out, across, share, work[1].reshape(across.shape), threads=threads)
+        _C.guided_down(out, down, share, work[0].reshape(down.shape), threads=threads)
     return out
 
 
-def _links(guide: Planes, sigma: float) -> Planes:
-    """How strongly each pixel holds to the one below it, (h - 1, w)."""
-    return np.asarray(np.exp(np.abs(np.diff(guide, axis=0)) * np.float32(-1 / sigma)), np.float32)
-
-
-def _solve(values: Planes, links: Planes) -> Planes:
-    """Every column's (I + A) u = f in place, A the graph Laplacian of ``links``: Thomas' algorithm, rows at once."""
-    height = values.shape[1]
-    if height == 1:
-        return values
-    diagonal = np.ones(values.shape[1:], np.float32)
-    diagonal[:-1] += links
-    diagonal[1:] += links
-    factor = np.empty_like(links)
-    scale = 1 / diagonal[0]
-    values[:, 0] *= scale
-    for y in range(1, height):
-        np.multiply(links[y - 1], scale, out=factor[y - 1])
-        scale = 1 / (diagonal[y] - links[y - 1] * factor[y - 1])
-        row = values[:, y]
-        row += links[y - 1] * values[:, y - 1]
-        row *= scale
-    for y in range(height - 2, -1, -1):
-        values[:, y] += factor[y] * values[:, y + 1]
-    return values
+def _links(guide: Planes, axis: int, sigma: float) -> Planes:
+    """How strongly each pixel holds to the next one along an axis."""
+    apart = np.diff(guide, axis=axis)
+    np.abs(apart, out=apart)
+    apart *= np.float32(-1 / sigma)
+    return np.asarray(np.exp(apart, out=apart), np.float32)

@@ -20,7 +20,7 @@ CSRC = ROOT / "csrc"
 ORDER = (
     "errors", "arrays", "environment", "burst", "colour", "raw", "metrics", "io", "ahead", "staging", "affine",
     "planes", "ecc", "align", "fuse", "framestore", "laplacian", "wavelet", "register", "warp", "equalise", "bring",
-    "develop", "simulate", "noise", "tiles", "focus", "guided", "depthmap", "relief", "kept", "networks",
+    "develop", "simulate", "noise", "tiles", "tilework", "focus", "guided", "depthmap", "relief", "kept", "networks",
     "network_bursts", "fusers", "stacker", "stack", "evaluate", "report", "nn", "export", "cli", "__main__",
 )  # fmt: skip
 HOMES = {
@@ -199,7 +199,9 @@ def test_every_error_is_in_the_one_tree():
 # --- C++ ---------------------------------------------------------------
 
 # What every op may use.
-BASE_HEADERS = {"check", "device", "emulate", "isa", "launch", "parallel", "planes", "sample", "tensor"}
+BASE_HEADERS = {
+    "check", "codes", "device", "emulate", "isa", "launch", "parallel", "planes", "sample", "tensor", "upsample",
+}  # fmt: skip
 OVER_ALL = {"stack", "c_api"}  # what may use every op, beside csrc/bindings/ and csrc/tensorrt/
 
 

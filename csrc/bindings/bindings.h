@@ -13,5 +13,6 @@ void bind_ecc(pybind11::module_& m);
 void bind_deform_conv(pybind11::module_& m);
 void bind_tile(pybind11::module_& m);
 void bind_wavelet(pybind11::module_& m);
+void bind_depth(pybind11::module_& m);
 
 }  // namespace pyfocus

@@ -54,4 +54,5 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   bind_deform_conv(m);
   bind_tile(m);
   bind_wavelet(m);
+  bind_depth(m);
 }

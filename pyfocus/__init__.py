@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 from . import _C as _C
 from . import environment, errors, relief, simulate
 from .burst import Burst, Frame, Meta
+from .combine import CombinedFuser
 from .depthmap import DepthMapFuser
 from .develop import develop
 from .fuse import Average, Fused, Fuser
@@ -42,6 +43,7 @@ from .wavelet import WaveletFuser
 __all__ = [
     "Average",
     "Burst",
+    "CombinedFuser",
     "DepthMapFuser",
     "Frame",
     "Fused",

@@ -192,9 +192,9 @@ class DepthMapFuser(_Folding):
         self._run(blend, 1)
         return image
 
-    def _run(self, work: Callable[[Box], None], part: int) -> None:
+    def _run(self, work: Callable[[Box], None], part: int, tile: tuple[int, int] = _TILE) -> None:
         """All tiles, by threads; what they write does not overlap. ``part`` of the two that finishing has."""
-        tiles = whole(self._grid).cut(*_TILE)
+        tiles = whole(self._grid).cut(*tile)
         with ThreadPoolExecutor(self.threads or _C.threads()) as pool:
             for done, _ in enumerate(pool.map(work, tiles)):
                 if self.tell is not None:

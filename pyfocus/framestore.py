@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
@@ -163,6 +164,11 @@ class Pages:
         self._maps.clear()
         if self._closing is not None:
             self._closing()
+
+
+def disk_room(folder: str | os.PathLike[str] | None = None) -> int:
+    """Bytes that are free where the temporary file would lie."""
+    return shutil.disk_usage(_roomy_folder() if folder is None else folder).free
 
 
 def half_of_memory() -> int:

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from .combine import CombinedFuser
 from .depthmap import DepthMapFuser
 from .errors import ArgumentError, ResourceError
 from .fuse import Fuser
 from .warp import Domain
 
-FuserName = Literal["average", "depthmap", "laplacian", "wavelet"]
-FUSERS: tuple[FuserName, ...] = ("average", "depthmap", "laplacian", "wavelet")
+FuserName = Literal["auto", "average", "depthmap", "laplacian", "wavelet"]
+FUSERS: tuple[FuserName, ...] = ("auto", "average", "depthmap", "laplacian", "wavelet")
 NETWORKS = ("focusdeep",)  # whose weights the package ships
 # Of models' files, and of folders: the module that loads them, the package it needs, and the extra that installs that.
 _TORCH = ("nn.fusers", "torch", "torch")
@@ -56,8 +57,8 @@ def resolve_fuser(
     device: str = "cpu",
     noise: tuple[float, float] | None = None,
 ) -> FuserName | Fuser:
-    """A network's fuser for its name, "focusdeep", a model's file (.pt, .onnx, .engine) or folder; for
-    "depthmap", which keeps frames, its fuser; all else as it is.
+    """A network's fuser for its name, "focusdeep", a model's file (.pt, .onnx, .engine) or folder; for "auto" and
+    "depthmap", which keep frames, their fusers; all else as it is.
 
     ``domain``: that it has to work in, if that is known. The others as for :func:`pyfocus.nn.fusers.load_fuser`. Raises
     ArgumentError for another name or domain, ReadError for a file that is no model, ResourceError without torch, ONNX
@@ -77,8 +78,8 @@ def resolve_fuser(
         fuser = made
     elif noise is not None:
         raise ArgumentError("stack: noise is for networks by name or file; leave it out")
-    if fuser == "depthmap":
-        fuser = DepthMapFuser(threads)
+    if fuser in ("auto", "depthmap"):
+        fuser = CombinedFuser(threads) if fuser == "auto" else DepthMapFuser(threads)
     wanted = getattr(fuser, "domain", None)
     if domain is not None and wanted not in (None, domain):
         raise ArgumentError(

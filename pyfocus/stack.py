@@ -8,15 +8,17 @@ folds it. Reading the next frame overlaps work on this one; memory does not grow
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
 from .ahead import read_ahead
-from .arrays import arrays_of
+from .arrays import Arrays, arrays_of
 from .bring import Brought
 from .burst import Array, Burst, Frame
+from .combine import CombinedFuser
 from .errors import BurstError, RegistrationError, ResourceError
 from .fuse import Fuser
 from .fusers import FuserName, resolve_fuser
@@ -30,7 +32,7 @@ _BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped
 def stack(
     frames: Burst | Sequence[Array],
     *,
-    fuser: FuserName | str | Fuser = "laplacian",
+    fuser: FuserName | str | Fuser = "auto",
     domain: Domain = "rgb",
     motion: Motion = "similarity",
     reference: str | int = "auto",
@@ -51,11 +53,12 @@ def stack(
     ``frames``: a Burst (``read_burst(paths)``) or arrays (H, W[, 3]). ``domain``: "rgb" demosaics each raw frame and
     fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both. ``reference``:
     "auto" (the frame that the others are nearest to, so that all are resampled least), "first", "middle", "last" or an
-    index. ``fuser``: as for :class:`Stacker`. ``transforms``: an earlier registration to use instead of registering.
-    ``crop``: cut to what every frame saw. ``depth``: also make the depth and confidence maps. ``memory``: bytes not to
-    exceed; what the accumulators leave of it keeps decoded frames between the two passes, or what a network keeps.
-    ``device`` and ``device_memory`` as for :class:`Stacker`. ``progress(stage, done, total)`` is called from this
-    thread and may raise; parts of a frame count. Raises BurstError, ReadError, RegistrationError, ResourceError.
+    index. ``fuser``: as for :class:`Stacker`; "auto" is "laplacian" on a device, and where no frames can be kept.
+    ``transforms``: an earlier registration to use. ``crop``: cut to what every frame saw. ``depth``: also make the
+    depth and confidence maps. ``memory``: bytes not to exceed; what the accumulators leave of it keeps decoded frames
+    between the two passes, or what a fuser keeps. ``device``, ``device_memory``: as for :class:`Stacker`.
+    ``progress(stage, done, total)`` is called from this thread and may raise; parts of a frame count. Raises
+    BurstError, ReadError, RegistrationError, ResourceError.
     """
     started, tell = time.perf_counter(), progress or (lambda stage, done, total: None)
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
@@ -71,17 +74,11 @@ def stack(
     if registration is not None and len(registration.transforms) != len(burst):
         raise BurstError(f"stack: transforms are for {len(registration.transforms)} frames, the burst has {len(burst)}")
     registered = time.perf_counter()
+    fuser = _or_fold(fuser, burst, registration, arrays)
     stacker = Stacker(
-        fuser,
-        domain=domain,
-        align=False,
-        equalise=equalise,
-        crop=crop,
-        depth=depth,
-        interpolation=interpolation,
-        threads=threads,
-        device=arrays,
-    )
+        fuser, domain=domain, align=False, equalise=equalise, crop=crop, depth=depth, interpolation=interpolation,
+        threads=threads, device=arrays,
+    )  # fmt: skip
     with _told_by(fuser, tell) as tell_all:
         left_out = _fold(burst, registration, stacker, tell_all)
         result = stacker.finish()
@@ -142,6 +139,24 @@ def _told_by(fuser: FuserName | Fuser, tell: Progress) -> Iterator[Progress]:
         yield frames
     finally:
         fuser.tell = None  # type: ignore[union-attr]
+
+
+def _or_fold(fuser: FuserName | Fuser, burst: Burst, found: Registration | None, arrays: Arrays) -> FuserName | Fuser:
+    """ "auto" as it is, or the fold, which keeps no frames, where the work is on a device or no disk has room."""
+    if not isinstance(fuser, CombinedFuser):
+        return fuser
+    if arrays.is_device:
+        return "laplacian"
+    size = burst[0].size if found is None else found.size
+    if fuser.has_room(len(burst), size):
+        return fuser
+    warnings.warn(
+        f"stack: no room to keep {len(burst)} frames of {size[1]} x {size[0]} px, neither in memory nor on the disk; "
+        "fuser='laplacian' is taken, which keeps none: allow more memory, or set TMPDIR to a folder with room",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return "laplacian"
 
 
 def _use(burst: Burst, fuser: FuserName | Fuser, room: int) -> Burst:

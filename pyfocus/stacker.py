@@ -81,7 +81,8 @@ class Stacker:
 
     The first frame is the reference; each later one is registered to the frame before it and resampled once. Memory
     stays the same for any number of frames. ``transform`` skips registration for a frame whose place is known.
-    ``fuser``: "laplacian", "wavelet", "average", "focusdeep" (a network, needs torch), a model's file or any Fuser.
+    ``fuser``: "laplacian", "wavelet" and "average" fold; "auto" and "depthmap" keep frames, and their previews take as
+    long as ``finish``; "focusdeep" (a network, needs torch), a model's file or any Fuser.
     ``device``: "cpu", "cuda", "cuda:1" or "auto" (the first CUDA device, if there is one); ``device_memory``: bytes of
     it not to exceed. Where that or the device's memory does not suffice, the accumulators are kept in page-locked
     memory of the host (slower, the same pixels); where even the frame in work does not fit, the work goes on on the

@@ -170,9 +170,9 @@ def _stack(commands: Any) -> None:
     add(
         "--fuser",
         type=parse_fuser,
-        default="laplacian",
+        default="auto",
         metavar="WHICH",
-        help="laplacian (the default), wavelet, depthmap, average, focusdeep (a network), or a .pt, .onnx or .engine",
+        help="auto (the default), depthmap, laplacian, wavelet, average, focusdeep (a network), or a model's file",
     )
     add("--noise", type=parse_noise, metavar="SHOT,READ", help="what a network is told (default: measured)")
     add(
@@ -311,7 +311,8 @@ def _evaluate(commands: Any) -> None:
         "fusers",
         nargs="+",
         metavar="FUSER",
-        help="laplacian, wavelet, average, focusdeep, a model's file, or the paper's baselines: laplace, wavelets",
+        help="auto, depthmap, laplacian, wavelet, average, focusdeep, a model's file, or the paper's baselines: "
+        "laplace, wavelets",
     )
     add("--data", type=Path, required=True, metavar="DIR", help="a scene, a folder of them at any depth, or a data set")
     add("--split", choices=SPLITS, help="of a data set (default: test)")

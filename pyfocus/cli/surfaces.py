@@ -49,7 +49,7 @@ def add_surfaces(command: argparse.ArgumentParser) -> None:
     add(
         "--near",
         choices=NEAR,
-        help="which end of the burst shows near things (default: first); none: depthmap prefers neither",
+        help="which end of the burst shows near things (default: first); none: auto and depthmap prefer neither",
     )
 
 
@@ -75,7 +75,7 @@ def surface_targets(options: argparse.Namespace) -> dict[Path, Sequence[str]]:
     """Every file that a depth map is needed for, and what its name may end in. Raises UsageError."""
     asked = [(getattr(options, name), suffixes) for name, suffixes in _TARGETS.items() if getattr(options, name)]
     if asked and options.fuser == "average":
-        raise UsageError(f"{_words()} need a fuser that judges sharpness; use --fuser laplacian or depthmap")
+        raise UsageError(f"{_words()} need a fuser that judges sharpness; use --fuser auto, depthmap or laplacian")
     paths = [path for path, _ in asked]
     twice = next((path for i, path in enumerate(paths) if path in paths[:i]), None)
     if twice is not None:
@@ -89,11 +89,11 @@ def wants_depth(options: argparse.Namespace) -> bool:
 
 
 def check_depth(options: argparse.Namespace, fuser: Any) -> None:
-    """Raise UsageError for files of a depth that the fuser does not give, and options that only depthmap has."""
+    """Raise UsageError for files of a depth that the fuser does not give, and options that only depth maps have."""
     if wants_depth(options) and not getattr(fuser, "gives_depth", True):
-        raise UsageError(f"{_words()}: {options.fuser} gives none of them; use --fuser laplacian or depthmap")
-    if options.near == "none" and options.fuser != "depthmap":
-        raise UsageError("--near none is for --fuser depthmap; write --near first or --near last")
+        raise UsageError(f"{_words()}: {options.fuser} gives none of them; use --fuser auto, depthmap or laplacian")
+    if options.near == "none" and options.fuser not in ("auto", "depthmap"):
+        raise UsageError("--near none is for --fuser auto and depthmap; write --near first or --near last")
 
 
 def check_scale(options: argparse.Namespace, burst: Burst) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import abstractmethod
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +16,10 @@ from .colour import linear_to_srgb, srgb_to_linear
 from .errors import ArgumentError, BurstError
 from .framestore import FrameStore
 from .fuse import Fused, Mask, Planes
-from .networks import NetworkFolding, Runs, Share
+from .networks import NetworkFolding, Share
 from .raw import plane_offsets
 from .tiles import Box, rows_of_tiles, whole
+from .tilework import TileRuns
 
 Encoding = Literal["srgb", "linear"]
 
@@ -33,13 +36,13 @@ class BurstFolding(NetworkFolding):
     an earlier run finished are taken as done.
     """
 
-    _tiler: Runs
+    _tiler: TileRuns
 
     def __init__(
         self, network: str, kind: str, count: int, *, scale: int, encoding: str | None, halo_px: int, threads: int,
-        tile_px: int, memory: int | None, folder: str | os.PathLike[str] | None,
+        tile_px: int, memory: int | None, folder: str | os.PathLike[str] | None, at_once: int = 1,
     ) -> None:  # fmt: skip
-        super().__init__(network, threads, tile_px, STEP_PX)
+        super().__init__(network, threads, tile_px, STEP_PX, at_once)
         name = type(self).__name__
         self._kind, self._count = kind, count
         self._encoding = encoding or ("srgb" if kind == "rgb" else "linear")
@@ -51,7 +54,6 @@ class BurstFolding(NetworkFolding):
         self.domain = "rgb" if kind == "rgb" else "raw"
         self._red = (0, 0)
         self.memory, self._folder = memory, folder
-        self._wanted_px = tile_px
         self._store = FrameStore(0)  # of no frames, which takes nothing
 
     def begin(self, frame: Frame) -> None:
@@ -89,6 +91,14 @@ class BurstFolding(NetworkFolding):
         self._need_frames("finish")
         assert self._shape is not None
         pushed = len(self._store)
+        if pushed != self._count:
+            how = "some are not looked at" if pushed > self._count else "some are shown to it more than once"
+            warnings.warn(
+                f"{type(self).__name__}: {self._network} was made for bursts of {self._count} frames, this one has "
+                f"{pushed}: {how}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         frames = [i * pushed // self._count for i in range(self._count)]
         scale = 1 if self._kind == "rgb" else 2
         everything = whole((self._shape[1], self._shape[2]))
@@ -96,22 +106,27 @@ class BurstFolding(NetworkFolding):
         image, done = self.kept.open_picture(self._kept_facts(), shape) if self.kept else (None, set())
         image = np.empty(shape, np.float32) if image is None else image
 
-        def fuse(core: Box) -> None:
-            if core in done:
-                return
-            window = self._window(core, everything)
-            out = self._run(self._shown(self._store.tile(*window.within(everything), frames)))
-            y, x = self._red if scale == 2 else (0, 0)
-            image[(slice(None), *core.within(everything, scale=scale))] = self._light(
-                out[:, y:, x:][(slice(None), *core.within(window, scale=scale))]
-            )
-            if self.kept:
-                self.kept.finish_tile(core)
+        def gather(cores: list[Box]) -> list[Planes]:
+            windows = [self._window(core, everything) for core in cores if core not in done]
+            return [self._shown(self._store.tile(*window.within(everything), frames)) for window in windows]
+
+        def fuse(cores: list[Box], shown: list[Planes]) -> list[None]:
+            new = [core for core in cores if core not in done]
+            for core, out in zip(new, self._run(shown) if shown else (), strict=True):
+                y, x = self._red if scale == 2 else (0, 0)
+                part = core.within(self._window(core, everything), scale=scale)
+                image[(slice(None), *core.within(everything, scale=scale))] = self._light(
+                    out[:, y:, x:][(slice(None), *part)]
+                )
+                if self.kept:
+                    self.kept.finish_tile(core)
+            return [None] * len(cores)
 
         cores = [core for row in self._rows(everything) for core in row]
         share = Share(self.tell, "finish", [core.size for core in cores])
+        window = partial(self._window, everything=everything)
         with self._at_work():
-            for core, _ in self._tiler.run(cores, fuse):
+            for core, _ in self._tiler.run(cores, window, gather, fuse):
                 share.add(core.size)
         self._finished = True
         self._store.close()
@@ -139,8 +154,8 @@ class BurstFolding(NetworkFolding):
     def _kept_facts(self) -> dict[str, Any]:
         """What kept work depends on, beside the run's own facts."""
         return {
-            "network": self._network, "tile_px": self._wanted_px, "encoding": self._encoding, "frames": self.frames,
-            "white_balance": self._balance.tolist(),
+            "network": self._network, "tile_px": self._wanted_px, "at_once": self._at_once,
+            "encoding": self._encoding, "frames": self.frames, "white_balance": self._balance.tolist(),
         }  # fmt: skip
 
     def _rows(self, everything: Box) -> list[list[Box]]:
@@ -158,8 +173,13 @@ class BurstFolding(NetworkFolding):
         """Around all work of the network."""
 
     @abstractmethod
-    def _run(self, shown: Planes) -> Planes:
-        """The picture (3, s h, s w) of frames (N, C, h, w), both as the network has them."""
+    def _run(self, shown: list[Planes]) -> list[Planes]:
+        """Pictures (3, s h, s w) of tiles' frames (N, C, h, w), all of one size, both as the network has them."""
+
+
+def batch_of(shown: list[Planes]) -> Planes:
+    """(B, N, C, h, w) float32 in C order of tiles' frames."""
+    return np.ascontiguousarray(shown[0], np.float32)[None] if len(shown) == 1 else np.stack(shown, dtype=np.float32)
 
 
 def red_first(planes: Planes, red: tuple[int, int], flat: bool) -> Planes:

@@ -6,13 +6,15 @@ balance is taken out before them and put back after.
 
 from __future__ import annotations
 
+import bisect
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from .fuse import Fused, Mask, Planes, _Folding
 from .kept import Kept
 from .noise import estimate_noise
 from .tiles import Box, Size, read_box, rows_of_tiles, whole
+from .tilework import TileRuns
 from .warp import Domain
 
 Noise = tuple[float, float]
@@ -31,6 +34,7 @@ Tell = Callable[[str, float, int], None]
 # network learned as clean pictures. Between lies nothing that it was shown: texture taken for noise would be smoothed.
 CLEAN: Noise = (1e-6, 1e-8)
 LEAST_VARIANCE, FIFTH = 6e-6, 0.2
+AT_ONCE = 4  # tiles, on a card
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,13 @@ class NetworkFolding(_Folding, ABC):
     domain: Domain = "rgb"
     gives_depth = False
 
-    def __init__(self, network: str, threads: int, tile_px: int, step_px: int) -> None:
+    def __init__(self, network: str, threads: int, tile_px: int, step_px: int, at_once: int) -> None:
         super().__init__(threads)
         if tile_px < step_px:
             raise ArgumentError(f"{type(self).__name__}: tile_px must be {step_px} or more, got {tile_px}")
+        if at_once < 1:
+            raise ArgumentError(f"{type(self).__name__}: at_once must be 1 or more, got {at_once}")
+        self._wanted_px, self._at_once = tile_px, at_once  # before memory made them less
         self._network = network
         self._balance = np.ones(3, np.float32)
         self._broken = False
@@ -99,6 +106,15 @@ class NetworkFolding(_Folding, ABC):
                 "network would spread; leave the frame out or repair it"
             )
 
+    def _need_frames(self, method: str) -> None:
+        """That there is a burst to finish. No network has learned what to make of one frame."""
+        super()._need_frames(method)
+        if method == "finish" and self.frames < 2 and not self._broken:
+            raise BurstError(
+                f"{type(self).__name__}.finish: {self._network} takes bursts of two frames or more, got one; "
+                "give it more, or take fuser='laplacian' (--fuser laplacian), which gives one back as it is"
+            )
+
     def _three(self, planes: Planes) -> Planes:
         """Grey as three planes alike."""
         return np.broadcast_to(planes, (3, *planes.shape[1:])) if planes.shape[0] == 1 else planes
@@ -124,13 +140,14 @@ class Share:
             self._tell(self._what, self._count * self._px / self._all_px, self._count)
 
 
-class Runs(Protocol):
-    """Does work tile by tile, in tiles of at most ``tile_px``."""
+class Tiles(NamedTuple):
+    """Tiles that are worked on together: their ``windows``, what was gathered of the ``state``, and of a frame its
+    ``light`` (B, 3, h, w) and where it was ``seen`` (B, 1, h, w), None for everywhere."""
 
-    tile_px: int
-
-    def run(self, tiles: Iterable[Box], work: Callable[[Box], Any]) -> Iterator[tuple[Box, Any]]:
-        """``work(tile)`` for all tiles, in order, and what it gave, as it comes."""
+    windows: list[Box]
+    state: Any
+    light: Planes | None = None
+    seen: npt.NDArray[Any] | None = None
 
 
 class State(Protocol):
@@ -166,13 +183,13 @@ class StreamFolding(NetworkFolding):
     """
 
     gives_depth = True
-    _tiler: Runs
+    _tiler: TileRuns
 
     def __init__(
         self, net: Any, network: str, noise: Noise | None, threads: int, tile_px: int, memory: int | None,
-        folder: str | os.PathLike[str] | None,
+        folder: str | os.PathLike[str] | None, at_once: int = 1,
     ) -> None:  # fmt: skip
-        super().__init__(network, threads, tile_px, net.step_px)
+        super().__init__(network, threads, tile_px, net.step_px, at_once)
         if noise is not None and not (len(noise) == 2 and all(0 <= value < 1 for value in noise)):
             raise ArgumentError(f"{type(self).__name__}: noise must be (shot, read), each in [0, 1), got {noise}")
         self.net: Any = net
@@ -180,7 +197,6 @@ class StreamFolding(NetworkFolding):
         self.memory, self._folder = memory, folder
         self._state: Any = None
         self._folded = 0  # frames that the state holds
-        self._wanted_px = tile_px  # before memory made tiles smaller
 
     def begin(self, frame: Frame) -> None:
         """The burst's white balance and noise, from its first frame as the camera gave it."""
@@ -227,25 +243,39 @@ class StreamFolding(NetworkFolding):
         """One step over the whole frame. Parts of the state are written when no tile reads what was there any more."""
         state, halo = self._state, self.net.step_halo_px
         everything = whole(planes.shape[1:], self.net.step_px)
-
-        def step(core: Box) -> list[Any]:
-            window = self._window(core, everything, halo)
-            light = self._three(read_box(planes, window)) / self._balance[:, None, None]
-            seen = None if valid is None else read_box(valid, window)[None]
-            return self._step(core, window, light, seen, place)
-
         rows = self._rows(everything, halo)
+        tops = [row[0].y0 for row in rows]
         share = Share(self.tell, "push", [core.size for row in rows for core in row])
         waiting: list[tuple[Box, list[Any]]] = []
-        for row in rows:
-            free = [entry[0].y1 + halo <= row[0].y0 for entry in waiting]
-            state.write([entry for entry, past in zip(waiting, free, strict=True) if past])
-            waiting = [entry for entry, past in zip(waiting, free, strict=True) if not past]
-            for core, parts in self._tiler.run(row, step):
-                waiting.append((core, parts))
-                share.add(core.size)
+        written = 0
+        gather = partial(self._gather, everything, halo, planes, valid)
+        work = partial(self._step, place=place)
+        window = partial(self._window, everything=everything, halo=halo)
+        for core, parts in self._tiler.run([core for row in rows for core in row], window, gather, work):
+            top = tops[bisect.bisect_right(tops, core.y0) - 1]
+            if top > written:
+                free = [box.y1 + halo <= top for box, _ in waiting]
+                state.write([entry for entry, past in zip(waiting, free, strict=True) if past])
+                waiting = [entry for entry, past in zip(waiting, free, strict=True) if not past]
+                written = top
+            waiting.append((core, parts))
+            share.add(core.size)
         state.write(waiting)
         state.turn(waiting[-1][1])
+
+    def _gather(self, everything: Box, halo: int, planes: Planes | None, valid: Mask | None, cores: list[Box]) -> Tiles:
+        """What tiles need of the state, and of a frame if there is one. May run in another thread."""
+        windows = [self._window(core, everything, halo) for core in cores]
+        state, shape = self._read(windows), (len(windows), 3, *windows[0].size)
+        if planes is None:
+            return Tiles(windows, state)
+        light = np.empty(shape, np.float32)
+        for k, window in enumerate(windows):
+            np.divide(self._three(read_box(planes, window)), self._balance[:, None, None], out=light[k])
+        if valid is None:
+            return Tiles(windows, state, light)
+        seen = np.stack([read_box(valid, window)[None] for window in windows], dtype=np.float32, casting="unsafe")
+        return Tiles(windows, state, light, seen)
 
     def _result(self, method: str) -> Fused:
         self._need_frames(method)
@@ -257,18 +287,21 @@ class StreamFolding(NetworkFolding):
         everything, halo = whole((height, width), self.net.step_px), self.net.finish_halo_px
         image, maps = np.empty((3, height, width), np.float32), np.empty((2, height, width), np.float32)
 
-        def finish(core: Box) -> None:
-            window = self._window(core, everything, halo)
-            real = Box(core.y0, min(core.y1, height), core.x0, min(core.x1, width))
-            to = (slice(None), *real.within(everything))
-            part, image_maps = self._finish(window, real.within(window))
-            image[to] = part * self._balance[:, None, None]
-            maps[to] = image_maps
+        def finish(cores: list[Box], tiles: Tiles) -> list[None]:
+            real = [Box(core.y0, min(core.y1, height), core.x0, min(core.x1, width)) for core in cores]
+            parts = [box.within(window) for box, window in zip(real, tiles.windows, strict=True)]
+            for box, (part, map_parts) in zip(real, self._finish(tiles, parts), strict=True):
+                to = (slice(None), *box.within(everything))
+                image[to] = part * self._balance[:, None, None]
+                maps[to] = map_parts
+            return [None] * len(cores)
 
         cores = [core for row in self._rows(everything, halo) for core in row]
         share = Share(self.tell, method, [core.size for core in cores])
+        gather = partial(self._gather, everything, halo, None, None)
+        window = partial(self._window, everything=everything, halo=halo)
         with self._at_work():
-            for core, _ in self._tiler.run(cores, finish):
+            for core, _ in self._tiler.run(cores, window, gather, finish):
                 share.add(core.size)
         return Fused(self._as_given(image), maps[0], maps[1])
 
@@ -276,7 +309,7 @@ class StreamFolding(NetworkFolding):
         """What kept work depends on, beside the run's own facts."""
         assert self.noise is not None and self._shape is not None
         return {
-            "network": self._network, "tile_px": self._wanted_px, "noise": list(self.noise),
+            "network": self._network, "tile_px": self._wanted_px, "at_once": self._at_once, "noise": list(self.noise),
             "white_balance": self._balance.tolist(), "shape": list(self._shape),
         }  # fmt: skip
 
@@ -299,12 +332,16 @@ class StreamFolding(NetworkFolding):
         """A state of nothing folded yet, for a frame of that size."""
 
     @abstractmethod
-    def _step(self, core: Box, window: Box, light: Planes, seen: npt.NDArray[Any] | None, place: float) -> list[Any]:
-        """A step over the window, with ``light`` (3, h, w), ``seen`` (1, h, w): the state's new parts in ``core``."""
+    def _read(self, windows: list[Box]) -> Any:
+        """Of the state what can be gathered before these tiles' turn, from another thread."""
 
     @abstractmethod
-    def _finish(self, window: Box, part: tuple[slice, slice]) -> tuple[Planes, Planes]:
-        """A part of the window's picture (3, h, w), and of depth and confidence (2, h, w)."""
+    def _step(self, cores: list[Box], tiles: Tiles, *, place: float) -> list[list[Any]]:
+        """A step over the tiles' windows: for each the state's new parts in its core."""
+
+    @abstractmethod
+    def _finish(self, tiles: Tiles, parts: list[tuple[slice, slice]]) -> list[tuple[Planes, Planes]]:
+        """Of each window's picture a part (3, h, w), and of its depth and confidence (2, h, w)."""
 
 
 def noise_of(name: str, frame: Frame) -> Noise:

@@ -1,4 +1,8 @@
-"""Models exported once for several tests: traced and translated, then specialised to what a test asks for."""
+"""Models exported once for several tests: traced and translated, then specialised to what a test asks for.
+
+ONNX Runtime before 1.25, all that there is for Python 3.10, has no DeformConv: there tests run *gridsample* in it and
+ask it to refuse the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
+import pytest
 import torch
 
 from pyfocus.export import to_onnx
 from pyfocus.export.graphs import Graph, graphs_of
 from pyfocus.nn.checkpoint import save_model
 from pyfocus.nn.stream import FocusDeepStream
+
+KNOWS_DEFORM = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 25)
+OWN = "standard" if KNOWS_DEFORM else "gridsample"  # the variant for the ONNX Runtime that is here
+needs_deform = pytest.mark.skipif(
+    not KNOWS_DEFORM, reason=f"ONNX Runtime {onnxruntime.__version__} has no DeformConv, 1.25 is the first that has"
+)
 
 
 def write_tiny(path: Path) -> Path:

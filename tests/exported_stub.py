@@ -136,7 +136,7 @@ def write_burst(
     save(
         folder / "burst.onnx", facts("burst", ("frames",), **{**given, **changes}), nodes,
         {"frames": ["batch", frames, channels, rows, columns]}, {"image": ["batch", 3, *size]},
-        flat=np.array([1, frames * channels]), first=first, second=second,
+        flat=np.array([-1, frames * channels]), first=first, second=second,
     )  # fmt: skip
     return folder
 

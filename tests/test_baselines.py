@@ -107,7 +107,7 @@ def test_they_are_judged_by_name_but_not_stacked_with(tmp_path, small_bracket):
     psnr = {score.fuser: score.psnr for score in scores}
     # measured 24.1, 33.4, 34.4, 34.8: the order of the paper's Table 3, and both below what picks well
     assert psnr["laplace"] < psnr["wavelets"] - 5 and psnr["wavelets"] + 0.5 < psnr["wavelet"] < psnr["laplacian"]
-    with pytest.raises(pyfocus.errors.ArgumentError, match=r"fuser must be one of average, depthmap, .*got 'wavelets'"):
+    with pytest.raises(pyfocus.errors.ArgumentError, match=r"fuser must be one of auto, average, .*got 'wavelets'"):
         pyfocus.stack(list(small_bracket.frames), fuser="wavelets")
 
 

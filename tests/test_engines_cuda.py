@@ -77,16 +77,16 @@ def alike(got: Any, truth: Any, limit: float) -> None:
 # --- with a fake TensorRT ----------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [True, False])
-def test_tiles_of_an_engine_against_onnx_runtime(bound, fake, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("bound", "batch"), [(True, 1), (False, 1), (True, 3), (False, 3)])
+def test_tiles_of_an_engine_against_onnx_runtime(bound, batch, fake, tmp_path, monkeypatch):
     stream = stub.write_stream(tmp_path / "stream", variant="gridsample")
-    build_engines(stream, tmp_path / "engines", sizes=Sizes(largest=(40, 48)))
-    frames, masks = burst(3, 61, 83)
+    build_engines(stream, tmp_path / "engines", sizes=Sizes(largest=(40, 48), batch=batch))
+    frames, masks = burst(3, 61, 130)
     truth = fold(session.load(stream, noise=stub.NOISE, threads=1, tile_px=512), frames, masks)
     if not bound:
         monkeypatch.setattr(stream_fuser, "fits_twice", lambda *given: False)
     fuser = engines.load(tmp_path / "engines", noise=stub.NOISE, threads=1)
-    assert fuser._tiler.tile_px == 24  # 40 without two halos of 8
+    assert (fuser._tiler.tile_px, fuser._tiler.at_once) == (24, batch)  # 40 without two halos of 8; as built for
     assert str(fuser.runtime) == "TensorRT 10.9.0.34, cuda:0"
     fuser.push(frames[0], masks[0])
     assert isinstance(fuser._state, BoundState if bound else ArrayState)

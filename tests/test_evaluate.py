@@ -69,7 +69,8 @@ def scene(data: Path, tmp_path: Path) -> Path:
 def test_the_paper_protocol_compares_the_crop_in_8_bits(data: Path, name: str):
     (score,), _ = evaluate(["laplacian"], find_scenes(data / name), border=4)
     reference = json.loads((data / name / "scene.json").read_text())["reference"]
-    stacked = pyfocus.stack(pyfocus.read_burst(data / name / "frames", domain="auto"), reference=reference, depth=False)
+    burst = pyfocus.read_burst(data / name / "frames", domain="auto")
+    stacked = pyfocus.stack(burst, fuser="laplacian", reference=reference, depth=False)
     y0, x0, y1, x1 = stacked.crop
     assert (y1 - y0, x1 - x0) == score.size != SIZE
     result = np.rint(stacked.image(16) / 257).astype(np.uint8)
@@ -89,7 +90,7 @@ def test_a_fuser_gets_the_domain_it_asks_for(data: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(judge, "resolve_fuser", lambda name, **how: OfMosaics() if name == "mine.pt" else name)
     (mine, plain), _ = evaluate(["mine.pt", "laplacian"], find_scenes(data / "raw"))
     burst = pyfocus.read_burst(data / "raw" / "frames")
-    y0, x0, y1, x1 = (stacked := pyfocus.stack(burst, domain="raw", reference=2)).crop
+    y0, x0, y1, x1 = (stacked := pyfocus.stack(burst, fuser="laplacian", domain="raw", reference=2)).crop
     truth = np.rint(tifffile.imread(data / "raw" / "truth.tif")[y0:y1, x0:x1] / 257).astype(np.uint8)
     assert mine.psnr == pytest.approx(peak_signal_noise_ratio(truth, stacked.image(8)), abs=1e-6)
     assert (mine.fuser, plain.fuser) == ("mine.pt", "laplacian") and abs(mine.psnr - plain.psnr) > 0.01
@@ -174,7 +175,7 @@ def test_the_score_protocol_is_the_shared_scripts(
 ):
     (scene,) = find_scenes(shared / "data" / "brackets" / name)
     burst, truth = scene.burst(), scene.truth_picture()
-    stacked = pyfocus.stack(burst, reference=scene.reference, depth=False, crop=crop)
+    stacked = pyfocus.stack(burst, fuser="laplacian", reference=scene.reference, depth=False, crop=crop)
     compared = as_score(stacked, truth, truth.shape[:2])
     pair = {"result": compared.result, "truth": compared.truth, "where": compared.where}
     out = pyfocus.write_image(tmp_path / "out.tif", stacked.image())

@@ -20,14 +20,19 @@ from pyfocus.fusers import resolve_fuser
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime", minversion="1.25", reason="DeformConv is there from 1.25 on")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-from export_cases import write_tiny  # noqa: E402
+from export_cases import OWN, needs_deform, write_tiny  # noqa: E402
 
 from pyfocus.export import session, to_onnx, verify  # noqa: E402
+from pyfocus.export.exported import Exported  # noqa: E402
 from pyfocus.export.facts import PREFIX, read_facts  # noqa: E402
+from pyfocus.export.fusers import fuser_of  # noqa: E402
+from pyfocus.export.graphs import graphs_of  # noqa: E402
+from pyfocus.nn.burst_fuser import BurstFuser  # noqa: E402
 from pyfocus.nn.checkpoint import save_model  # noqa: E402
+from pyfocus.nn.focusdeep import FocusDeep  # noqa: E402
 from pyfocus.nn.fusers import load_fuser  # noqa: E402
 from pyfocus.nn.stream import FocusDeepStream  # noqa: E402
 from pyfocus.nn.stream_fuser import StreamFuser  # noqa: E402
@@ -53,7 +58,7 @@ def checkpoint(tmp_path_factory) -> Path:
 def exported(checkpoint, one_thread) -> Path:
     """Through the command, verified: in ONNX Runtime and in the reference evaluator."""
     folder = checkpoint.parent / "exported"
-    assert exporting.main(["onnx", str(checkpoint), "-o", str(folder), "--verify", "--quiet"]) == 0
+    assert exporting.main(["onnx", str(checkpoint), "-o", str(folder), "--verify", "--quiet", "--variant", OWN]) == 0
     return folder
 
 
@@ -89,6 +94,7 @@ def test_other_sizes_and_batches_than_traced(checkpoint, exported):
         np.testing.assert_allclose(got, value, rtol=0, atol=1e-4)
 
 
+@needs_deform
 @pytest.mark.parametrize(("variant", "precision"), [("plugin", "fp32"), ("standard", "mixed"), ("plugin", "mixed")])
 def test_variants_take_other_sizes_too(variant, precision, checkpoint, exported, tmp_path):
     for part in ("step", "finish"):
@@ -113,7 +119,8 @@ def test_the_files_are_plain_and_described(exported):
         sizes = {size.dim_param for value in model.graph.input for size in value.type.tensor_type.shape.dim}
         assert sizes - {""} <= {"batch", *(f"{n}*{axis}" for n in (2, 4, 8) for axis in ("rows", "columns"))}
     step = onnx.load(exported / "step.onnx")
-    assert [node.op_type for node in step.graph.node].count("DeformConv") == 1
+    deformable = {"standard": "DeformConv", "gridsample": "GridSample"}[OWN]
+    assert [node.op_type for node in step.graph.node].count(deformable) == 1
     shapes = {value.name: [d.dim_value for d in value.type.tensor_type.shape.dim] for value in step.graph.input}
     for key, channels, _ in session.read_exported(exported / "step.onnx").state:
         assert shapes[key][1] == channels
@@ -121,19 +128,40 @@ def test_the_files_are_plain_and_described(exported):
 
 def test_a_burst_network_is_one_graph(tmp_path):
     torch.manual_seed(0)
-    save_model(tmp_path / "unet.pt", UNet("rgb", frames=2, features=2), {})
-    files, found = to_onnx.export_onnx(tmp_path / "unet.pt", tmp_path / "unet", verify=True, frames=2)
+    save_model(tmp_path / "net.pt", UNet("rgb", frames=2, features=2), {})
+    files, found = to_onnx.export_onnx(tmp_path / "net.pt", tmp_path / "net", verify=True, frames=2)
     assert [file.name for file in files] == ["burst.onnx"] and {one.what for one in found} == {"image"}
     assert max(one.largest for one in found) < 1e-5
     facts = session.read_exported(files[0])
     assert (facts.frames, facts.encoding, facts.step_px, facts.halo_px) == (2, "srgb", 16, 160)
-    own, torchs = session.load(tmp_path / "unet", threads=1), load_fuser(tmp_path / "unet.pt", threads=1)
+    own, torchs = session.load(tmp_path / "net", threads=1), load_fuser(tmp_path / "net.pt", threads=1)
     for frame in frames(2, 61, 83):
         own.push(frame)
         torchs.push(frame)
     np.testing.assert_allclose(own.finish().image, torchs.finish().image, rtol=0, atol=1e-4)
     with pytest.raises(ArgumentError, match="takes 2 frames, got 3"):
-        to_onnx.export_onnx(tmp_path / "unet.pt", tmp_path / "other", frames=3)
+        to_onnx.export_onnx(tmp_path / "net.pt", tmp_path / "other", frames=3)
+
+
+@pytest.mark.parametrize(("make", "step"), [(FocusDeep, 4), (UNet, 16)])
+def test_sizes_are_mirrored_as_the_network_does(make, step):
+    """The exported fuser's part in that, with torch in the place of the runtime."""
+    torch.manual_seed(0)
+    net = make("rgb", frames=2, features=8).eval()
+    facts = graphs_of(net, {}, None, "standard")[0].facts
+    sizes: set[tuple[int, ...]] = set()
+
+    def run(inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        sizes.add(inputs["frames"].shape[3:])
+        with torch.no_grad():
+            return [net(torch.from_numpy(inputs["frames"])).numpy()]
+
+    own, torchs = fuser_of(Exported(facts, {}, {}, {"burst": run}), threads=1), BurstFuser(net, threads=1)
+    for frame in frames(2, 37, 53):
+        own.push(frame)
+        torchs.push(frame)
+    np.testing.assert_allclose(own.finish().image, torchs.finish().image, rtol=0, atol=1e-6)
+    assert facts.step_px == step and sizes == {(-(-37 // step) * step, -(-53 // step) * step)}
 
 
 # --- fusing ------------------------------------------------------------
@@ -257,7 +285,7 @@ def test_bad_options(checkpoint, exported, tmp_path, capsys):
         to_onnx.export_onnx(tmp_path / "none.pt", tmp_path / "out")
     assert exporting.main(["onnx", str(checkpoint)]) == 2 and exporting.main(["verify", "a.pt", "b.pt"]) == 1
     assert "must be an exported model" in capsys.readouterr().err
-    with pytest.raises(ArgumentError, match=r"must be one of average, .*focusdeep, a model's file"):
+    with pytest.raises(ArgumentError, match=r"must be one of .*average, .*focusdeep, a model's file"):
         resolve_fuser("model.bin")
 
 

@@ -29,10 +29,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 import exported_stub as stub  # noqa: E402
 from onnx.reference import ReferenceEvaluator  # noqa: E402
 
-from pyfocus.export import runtime, session  # noqa: E402
+from pyfocus.export import runtime, session, states  # noqa: E402
 from pyfocus.export import stream_fuser as stream_fuser_module  # noqa: E402
 from pyfocus.export.binding import run_bound  # noqa: E402
-from pyfocus.export.states import BoundState  # noqa: E402
+from pyfocus.export.states import ArrayState, BoundState  # noqa: E402
 
 BALANCE = (2.0, 1.0, 1.5)
 
@@ -183,7 +183,8 @@ def test_a_state_where_the_tiles_are(stream, monkeypatch):
         fuser.push(frame, mask)
     assert isinstance(fuser._state, BoundState)
     again = session.load(stream, noise=stub.NOISE, threads=1, tile_px=24)
-    again.push(frames[0])
+    for frame in frames[:2]:
+        again.push(frame)
     again._state.restore(iter([array.copy() for array in fuser._state.arrays()]))
     for results in (fuser.finish(), again.finish()):
         for what in ("image", "depth", "confidence"):
@@ -273,6 +274,47 @@ def test_tiles_are_halved_when_memory_ends(stream, monkeypatch):
         fold(stream, frames)
 
 
+def test_a_state_in_a_file_takes_no_memory(stream, tmp_path):
+    """Not while tiles are read and written either: what was touched is given back to the system."""
+    facts = runtime.Session(stream / "step.onnx", threads=1).facts
+    state = ArrayState(facts, (2048, 2048), 0, tmp_path, 1)
+
+    def mapped() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+    before, most = mapped(), 0
+    boxes = whole((2048, 2048)).cut(256, 256)
+    for box in boxes:  # as at the end, where nothing is written
+        state.read([box])
+        most = max(most, mapped())
+    for box in boxes:
+        read = state.read([box])
+        most = max(most, mapped())
+        state.write([(box, state.cores(read, [box], [box])[0])])
+    state.turn([np.zeros((1, 1, 1, 1), np.float32)] * 3)
+    assert state.bytes == 67_108_868 and max(most, mapped()) - before < 20e6  # measured 4e6
+    state.close()
+
+
+def test_memory_for_parts_is_used_again_up_to_a_limit(stream, monkeypatch):
+    facts = runtime.Session(stream / "step.onnx", threads=1).facts
+    state, box = ArrayState(facts, (64, 64), None, None, 1), whole((64, 64))
+
+    def step() -> list[np.ndarray]:
+        parts = state.cores(state.read([box]), [box], [box])[0]
+        state.write([(box, parts)])
+        state.turn(parts)
+        return parts
+
+    first = step()
+    assert step()[0] is first[0]
+    monkeypatch.setattr(states, "KEPT_BYTES", 1000)
+    step()
+    assert not state._free and step()[0] is not first[0]
+    state.close()
+
+
 # --- a fixed number of frames ------------------------------------------
 
 RAW = {"black": (64.0,) * 4, "white": 4095.0, "white_balance": (2.0, 1.0, 1.5), "encoding": "linear"}
@@ -308,7 +350,8 @@ def test_a_burst_in_tiles(tmp_path, kind, cfa, fixed):
         fuser.push(frame)
     told: list[tuple[str, float, int]] = []
     fuser.tell = lambda *said: told.append(said)
-    image = fuser.finish().image
+    with pytest.warns(RuntimeWarning, match="made for bursts of 2 frames, this one has 3"):
+        image = fuser.finish().image
     red = {"RGGB": (0, 0), "GBRG": (1, 0), "BGGR": (1, 1), None: (0, 0)}[cfa]
     scale = 1 if kind == "rgb" else 2
     gain = np.array(BALANCE if cfa else (1, 1, 1), np.float32)

@@ -144,8 +144,8 @@ def test_threads_are_torch_s_only_for_the_work():
             return super().step(*arguments)
 
     torch.set_num_threads(2)
-    fold(Counting(), textured(1), threads=1)
-    fold(Counting(), textured(1), threads=3)
+    fold(Counting(), textured(2), threads=1)
+    fold(Counting(), textured(2), threads=3)
     assert set(counts) == {1, 3} and torch.get_num_threads() == 2
 
 

@@ -73,7 +73,7 @@ def _command(commands: Any, name: str, short: str, description: str) -> Parser:
     add = command.add_argument
     add("model", type=Path, metavar="MODEL", help="an exported folder, or one .onnx")
     add("-o", "--output", type=Path, required=True, metavar="PATH", help="folder for the engines, or M.engine for one")
-    sizes = (("min", "one step of the network"), ("opt", "tiles of 384 with their halos"), ("max", "1024x1024"))
+    sizes = (("min", "one step of the network"), ("opt", "tiles of 512 with their halos"), ("max", "1024x1024"))
     for kind, default in sizes:
         what = {"min": "smallest tiles", "opt": "tiles it is tuned for", "max": "largest tiles"}[kind]
         add(f"--{kind}-shapes", type=_size, metavar="HxW", help=f"{what}, with halos, in px (default: {default})")

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 
 from ..fuse import Planes
-from ..network_bursts import STEP_PX, BurstFolding
+from ..network_bursts import STEP_PX, BurstFolding, batch_of
 from ..networks import Runtime
 from ..tiles import Box, FixedTiles
+from ..tilework import TileRuns
 from .exported import Exported
-from .tiling import Tiles
 
 TILE_PX = 256
 
@@ -32,14 +32,17 @@ class ExportedBurstFuser(BurstFolding):
         memory: int | None = None,
         tile_px: int = TILE_PX,
         folder: str | os.PathLike[str] | None = None,
+        at_once: int = 1,
     ) -> None:
         self.exported, facts = exported, exported.facts
         super().__init__(
             facts.network, facts.kind, facts.frames, scale=facts.scale, encoding=facts.encoding,
             halo_px=facts.halo_px, threads=threads, tile_px=max(facts.tile) if facts.tile else tile_px, memory=memory,
-            folder=folder,
+            folder=folder, at_once=exported.tiles_at_once(at_once),
         )  # fmt: skip
-        self._tiler: Tiles = Tiles(self._wanted_px // STEP_PX * STEP_PX, fixed=bool(facts.tile))
+        self._tiler = TileRuns(
+            self._wanted_px // STEP_PX * STEP_PX, at_once=self._at_once, ahead=True, fixed=bool(facts.tile)
+        )
 
     @property
     def runtime(self) -> Runtime | None:
@@ -49,14 +52,16 @@ class ExportedBurstFuser(BurstFolding):
     def _at_work(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def _run(self, shown: Planes) -> Planes:
-        facts, (height, width) = self.exported.facts, shown.shape[2:]
+    def _run(self, shown: list[Planes]) -> list[Planes]:
+        facts, (height, width) = self.exported.facts, shown[0].shape[2:]
         whole = facts.tile or tuple(-(-n // facts.step_px) * facts.step_px for n in (height, width))
-        missing = [(0, 0), (0, 0), (0, whole[0] - height), (0, whole[1] - width)]
-        frames = np.pad(shown, missing, mode="reflect") if (height, width) != whole else shown
-        image: Planes = self.exported.burst({"frames": np.ascontiguousarray(frames, np.float32)[None]})[0][0]
+        frames = batch_of(shown)
+        if (height, width) != whole:
+            missing = [(0, 0), (0, 0), (0, 0), (0, whole[0] - height), (0, whole[1] - width)]
+            frames = np.pad(frames, missing, mode="reflect")
+        images: Planes = self.exported.burst({"frames": frames})[0]
         ratio = facts.scale
-        return image[:, : ratio * height, : ratio * width]
+        return list(images[:, :, : ratio * height, : ratio * width])
 
     def _fixed(self) -> FixedTiles | None:
         """Windows in pixels of a plane that make up one tile, as the burst's pattern lets the network see it."""

@@ -39,18 +39,21 @@ def load(
     memory: int | None = None,
     tile_px: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    at_once: int | None = None,
 ) -> Fuser:
     """The fuser of a model's engines: their folder, or one of them.
 
     ``device``: "cuda", "cuda:1"; with "cpu" and "auto", which are meant for everything else, engines run on the first
-    card. ``tile_px``: None for what suits, as far as the engine's largest shapes allow. The others as for
+    card. ``tile_px``, ``at_once``: None for what suits, as far as the engine's largest shapes allow. The others as for
     :func:`pyfocus.export.session.load`. Raises ReadError for files that are no engines of ours, do not belong together
     or are for another TensorRT or card, ResourceError without TensorRT or a card.
     """
     exported = open_engines(path, device)
     usual = burst_fuser.TILE_PX if exported.facts.part == "burst" else stream_fuser.TILE_PX
     tile_px = tile_px or min(usual, largest_tile_px(exported))
-    return fuser_of(exported, noise=noise, threads=threads, memory=memory, tile_px=tile_px, folder=folder)
+    return fuser_of(
+        exported, noise=noise, threads=threads, memory=memory, tile_px=tile_px, folder=folder, at_once=at_once
+    )
 
 
 def open_engines(path: str | os.PathLike[str], device: str = "cuda") -> Exported:
@@ -62,9 +65,11 @@ def open_engines(path: str | os.PathLike[str], device: str = "cuda") -> Exported
         raise ReadError(f"{path}: its engines were built by different versions; build them again in one go")
     trt = load_module(first.made_by)
     number = _number(device)
+    for file, (facts, _) in zip(files, found, strict=True):
+        _check_version(file, facts, str(trt.__version__))
     here = card(number)
     for file, (facts, _) in zip(files, found, strict=True):
-        _check(file, facts, str(trt.__version__), here)
+        _check_card(file, facts, here)
     if first.facts.variant == "plugin":
         load_plugin(trt)
     arrays = DeviceArrays(number)
@@ -98,6 +103,7 @@ class Engine:
         self.path, self.engine_facts, self.facts = path, facts, facts.facts
         self.arrays: Arrays = arrays
         self._device = arrays.device
+        self.most_at_once = facts.profiles[self.facts.inputs[0]][2][0]
         self.runtime = Runtime(facts.made_by.title, facts.runtime, f"cuda:{arrays.device}")
         enter(arrays.device)
         self._log = logger(trt)
@@ -207,14 +213,18 @@ def _files(named: Path) -> list[Path]:
     return [named, other] if part == "step" else [other, named]
 
 
-def _check(file: Path, facts: EngineFacts, version: str, here: Card) -> None:
-    """That an engine is for this TensorRT and this card. Raises ReadError."""
-    again = f"build it again: pyfocus-export {facts.made_by.command}"
+def _check_version(file: Path, facts: EngineFacts, version: str) -> None:
+    """That an engine is for this TensorRT. Raises ReadError."""
     if facts.runtime != version:
         raise ReadError(
             f"{file}: was built by {facts.made_by.title} {facts.runtime}, which alone runs it, and {version} is "
-            f"installed; {again}"
+            f"installed; {_again(facts)}"
         )
+
+
+def _check_card(file: Path, facts: EngineFacts, here: Card) -> None:
+    """That an engine is for this card. Raises ReadError."""
+    again = _again(facts)
     if facts.flavour == RTX.name:
         if not runs_on(facts.capabilities, here.capability):
             built = ", ".join(facts.capabilities) or "8.0, 8.6, 8.9, 12.0 and later"
@@ -224,6 +234,10 @@ def _check(file: Path, facts: EngineFacts, version: str, here: Card) -> None:
             )
     elif facts.card != here:
         raise ReadError(f"{file}: was built on {facts.card} and runs there alone, and {here} is here; {again}")
+
+
+def _again(facts: EngineFacts) -> str:
+    return f"build it again: pyfocus-export {facts.made_by.command}"
 
 
 def _number(device: str) -> int:

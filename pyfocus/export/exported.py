@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import AnyArray, Arrays
-from ..errors import ReadError
-from ..networks import Runtime
+from ..errors import ArgumentError, ReadError
+from ..networks import AT_ONCE, Runtime
 from .facts import NEW, OLD, Facts
 
 Array = npt.NDArray[Any]
@@ -21,12 +21,13 @@ PARTS = ("step", "finish", "burst")
 
 
 class Runner(Protocol):
-    """One file in a runtime. ``arrays``: where those of ``run_bound`` lie."""
+    """One file in a runtime. ``arrays``: where those of ``run_bound`` lie. ``most_at_once``: of a batch."""
 
     path: Path
     facts: Facts
     runtime: Runtime
     arrays: Arrays
+    most_at_once: int
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         """All outputs. Raises ResourceError when the runtime fails, MemoryError when memory ends."""
@@ -73,6 +74,17 @@ class Exported:
     def runtime(self) -> Runtime | None:
         """What runs it."""
         return next((runner.runtime for runner in self.runners.values()), None)
+
+    def tiles_at_once(self, wanted: int | None) -> int:
+        """How many tiles go through together: as wanted, or what suits; no more than every file takes.
+
+        Raises ArgumentError for fewer than one.
+        """
+        if wanted is not None and wanted < 1:
+            raise ArgumentError(f"load: at_once must be 1 or more, got {wanted}")
+        on_card = any(runner.arrays.is_device for runner in self.runners.values())
+        usual = AT_ONCE if on_card else 1
+        return min([usual if wanted is None else wanted, *(runner.most_at_once for runner in self.runners.values())])
 
     def run_by(self, run_with: Callable[[Path], Run]) -> Exported:
         """The same files in another runtime."""

@@ -23,11 +23,11 @@ def fuser_of(
     memory: int | None = None,
     tile_px: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    at_once: int | None = None,
 ) -> Fuser:
     """The fuser of an opened model, the arguments as for :func:`pyfocus.export.session.load`. Raises ArgumentError."""
     how: dict[str, Any] = {"threads": threads, "memory": memory, "folder": folder}
-    if tile_px is not None:
-        how["tile_px"] = tile_px
+    how |= {key: value for key, value in (("tile_px", tile_px), ("at_once", at_once)) if value is not None}
     if exported.facts.part != "burst":
         return ExportedStreamFuser(exported, noise=noise, **how)
     if noise is not None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..errors import ArgumentError
-from ..nn.burst_fuser import HALO_PX, STEP_PX
+from ..nn import focusdeep, unet
+from ..nn.burst_fuser import HALO_PX
 from ..nn.layers import NormedConv2d
 from ..nn.stream import STATE_STRIDES, FocusDeepStream, StreamState
 from .facts import NEW, OLD, Facts, Part
@@ -33,6 +34,7 @@ STEP_INPUTS = (*STATE, "frame", "index", "noise", "white_balance", "valid")
 STEP_ONLY = 2  # of the state: the features of the frame before, and the count
 FINISH_INPUTS = (*STATE[STEP_ONLY:], "noise", "white_balance")
 FINISH_OUTPUTS = ("image", "depth", "confidence")
+BURST_STEPS = {"FocusDeep": focusdeep.STEP, "UNet": unet.STEP}  # what they mirror other sizes to
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def graphs_of(
 ) -> list[Graph]:
     """The graphs that a network is exported as. ``model``: the facts of its file. Raises ArgumentError."""
     name = type(net).__name__
-    step = net.step_px if isinstance(net, FocusDeepStream) else STEP_PX
+    step = net.step_px if isinstance(net, FocusDeepStream) else BURST_STEPS[name]
     if tile is not None and (min(tile) < step or any(n % step for n in tile)):
         raise ArgumentError(f"export: tile must be multiples of {step} for {name}, got {tile[0]} x {tile[1]}")
     said: dict[str, Any] = {
@@ -173,7 +175,7 @@ def _stream_graphs(net: FocusDeepStream, said: dict[str, Any], tile: tuple[int, 
 
 
 def _burst_graph(net: Any, said: dict[str, Any], tile: tuple[int, int] | None, model: dict[str, Any]) -> Graph:
-    sizes = _Sizes(STEP_PX, tile)
+    sizes = _Sizes(said["step_px"], tile)
     encoding = model.get("encoding") or ("srgb" if net.kind == "rgb" else "linear")
     name = type(net).__name__
     facts = Facts(

@@ -16,7 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from ..errors import ExportError
-from .nodes import FLOAT, HALF, OP, cast_node, replace_nodes, types_of
+from .nodes import FLOAT, HALF, OP, WINDOW, cast_node, replace_nodes, types_of
 
 # Nodes in half, with the places of their data among their inputs; None: all.
 ROOTS: dict[str, tuple[int, ...] | None] = {
@@ -72,8 +72,9 @@ def _choose(graph: onnx.GraphProto, floats: set[str]) -> set[int]:
         saved = node.op_type in MOVING and all(wanted) and outputs.isdisjoint(node.output)
         return any(wanted) and (all(given) if not saved else any(given)) and bool(given)
 
-    roots = {k for k, node in enumerate(nodes) if node.op_type in ROOTS}
-    half = roots | {k for k, node in enumerate(nodes) if node.op_type in DATA and _data(node, floats)}
+    single = {k for k, node in enumerate(nodes) if any(name.endswith(WINDOW) for name in node.input)}
+    roots = {k for k, node in enumerate(nodes) if node.op_type in ROOTS} - single
+    half = roots | {k for k, node in enumerate(nodes) if node.op_type in DATA and _data(node, floats)} - single
     while dropped := {k for k in half - roots if not between(k)}:
         half -= dropped
     return half

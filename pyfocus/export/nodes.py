@@ -21,6 +21,7 @@ DOMAIN, VERSION, OP = "pyfocus", 1, "DeformConv2d"
 INPUTS = ("input", "offset", "mask", "weight", "bias")
 STEPS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "offset_groups": 1}
 PLUGIN = {"plugin_version": "1", "plugin_namespace": DOMAIN}  # by which TensorRT's parser finds the plugin
+WINDOW = "_window"  # ends the names of weights that only count (:mod:`pyfocus.export.equivalents`)
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 
 

@@ -31,6 +31,7 @@ from .facts import Facts, read_facts
 
 Array = npt.NDArray[Any]
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+LARGEST_BATCH = 8192  # what graphs are exported with
 _NO_MEMORY = ("bad_alloc", "out of memory", "failed to allocate", "bfc_arena", "cudaerrormemoryallocation")
 
 
@@ -42,6 +43,8 @@ class Session:
     arrays of ``run_bound`` lie. Raises ReadError for a file that is no model of ours, ResourceError for a device that
     is not there.
     """
+
+    most_at_once = LARGEST_BATCH
 
     def __init__(self, path: str | os.PathLike[str], device: str = "cpu", threads: int = 0) -> None:
         self.path = Path(path)

@@ -33,15 +33,19 @@ def load(
     memory: int | None = None,
     tile_px: int | None = None,
     folder: str | os.PathLike[str] | None = None,
+    at_once: int | None = None,
 ) -> Fuser:
     """The fuser of an exported model: its folder, or one of its files. torch is not needed.
 
     ``device``: "cpu", "cuda", "cuda:1" or "auto". ``noise``, ``memory`` and ``folder`` as for
-    :class:`pyfocus.nn.fusers.StreamFuser`; ``tile_px``: 384 where None, and a file of one tile size takes that. The
-    fuser's ``runtime`` says what runs it. Raises ReadError for files that are no exported model or do not belong
-    together, ResourceError for a device that is not there.
+    :class:`pyfocus.nn.fusers.StreamFuser`; ``tile_px``: None for 512, of a burst 256, and a file of one tile size takes
+    that; ``at_once``: tiles of one shape that go through together, None for what suits: one on the CPU, four of a
+    network that folds on a card. The fuser's ``runtime`` says what runs it. Raises ReadError for files that are no
+    exported model or do not belong together, ResourceError for a device that is not there.
     """
-    how: dict[str, Any] = {"noise": noise, "threads": threads, "memory": memory, "tile_px": tile_px, "folder": folder}
+    how: dict[str, Any] = {
+        "noise": noise, "threads": threads, "memory": memory, "tile_px": tile_px, "folder": folder, "at_once": at_once,
+    }  # fmt: skip
     if any(file.suffix == ".engine" for file in exported_files(str(path))):
         return importlib.import_module(".engines", __package__).load(path, device=device, **how)  # type: ignore[no-any-return]
     return fuser_of(open_exported(path, device, threads), **how)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,16 @@ from .exported import next_name
 from .facts import Facts
 
 Array = npt.NDArray[Any]
+KEPT_BYTES = 256_000_000  # from step to step, of memory for parts
+Lot = dict[str, npt.NDArray[np.float32]]  # flat arrays by name, each as large as the largest that was wanted
 
 
 class ArrayState:
     """The state in arrays; past ``memory`` bytes (None: half of this machine's) in one temporary file.
 
-    What is read of it lies in the same memory every time, until the next is read; parts that were written give theirs
-    to the next. Fresh pages cost more than the copies themselves.
+    What is read of it lies in two lots of memory in turn, so until the next but one is read; parts that were written
+    give theirs to the next. Fresh pages cost more than the copies themselves. Results are put in their places by a
+    thread of its own, while the next tiles run; it is done when the step is over (``turn``).
     """
 
     def __init__(
@@ -38,40 +41,49 @@ class ArrayState:
         limit = half_of_memory() if memory is None else memory
         self._pages = Pages(folder) if self.bytes > limit else None
         self._maps = [self._take(shape) for shape in shapes]
-        self._read: dict[str, npt.NDArray[np.float32]] = {}  # flat, as large as the largest window
+        self._lots: tuple[Lot, Lot] = ({}, {})
         self._free: dict[tuple[int, ...], list[Array]] = {}  # of parts that were written
+        self._writer = ThreadPoolExecutor(1, "pyfocus-state")
+        self._jobs: list[Future[None]] = []
 
-    def read(self, window: Box) -> dict[str, Array]:
-        """The state of a part of the frame, by the names of the graph's inputs, until the next is read."""
+    def read(self, windows: list[Box]) -> dict[str, Array]:
+        """The state of parts of the frame of one size, a batch, by the names of the graph's inputs."""
+        self._lots = self._lots[::-1]
         parts = {}
         for name, own, s in zip(self._names, self._maps, self._strides, strict=True):
-            parts[name] = own
             if s:
-                where = window.within(self._frame, s)
-                there = _part(own, where)
-                if name not in self._read or self._read[name].size < there.size:
-                    self._read[name] = np.empty(there.size, np.float32)
-                parts[name] = self._read[name][: there.size].reshape(there.shape)
-                self._copy(own, where, parts[name])
+                where = [window.within(self._frame, s) for window in windows]
+                shape = (len(windows), own.shape[1], *map(_length, where[0]))
+                parts[name] = _room(self._lots[0], name, shape)
+                self._copy(own, [(rows.start, columns.start) for rows, columns in where], parts[name])
+            else:
+                parts[name] = np.repeat(own, len(windows), 0)
+        if self._pages:
+            self._pages.release()
         return parts
 
-    def cores(self, state: dict[str, Array], core: Box, window: Box) -> list[Array]:
-        """Of a state of ``window``, what lies in ``core``: copies, until they are written."""
-        parts = []
+    def cores(self, state: dict[str, Array], cores: list[Box], windows: list[Box]) -> list[list[Array]]:
+        """Of a state of ``windows``, what lies in each one's core: copies, begun, until they are written."""
+        return [self._core(state, k, core, window) for k, (core, window) in enumerate(zip(cores, windows, strict=True))]
+
+    def _core(self, state: dict[str, Array], k: int, core: Box, window: Box) -> list[Array]:
+        parts: list[Array] = []
+        copies: list[tuple[Array, Array]] = []
         for name, s in zip(self._names, self._strides, strict=True):
-            parts.append(state[name])
+            values = state[name][k : k + 1]
             if s:
-                where = core.within(window, s)
-                shape = _part(state[name], where).shape
-                free = self._free.get(shape)
-                parts[-1] = free.pop() if free else np.empty(shape, np.float32)
-                self._copy(state[name], where, parts[-1])
+                values = _part(values, core.within(window, s))
+                free = self._free.get(values.shape)
+                part = free.pop() if free else np.empty(values.shape, np.float32)
+                copies.append((part, values))
+                values = part
+            parts.append(values)
+        self._begin(copies)
         return parts
 
-    def _copy(self, source: Array, where: tuple[slice, slice], to: Array) -> None:
-        """A part of maps (1, C, H, W), by all threads."""
-        origin = np.array([[where[0].start, where[1].start]], np.int32)
-        _C.tile_gather(source[0], origin, to, threads=self._threads)
+    def _copy(self, source: Array, origins: list[tuple[int, int]], to: Array) -> None:
+        """Parts of maps (1, C, H, W), by all threads."""
+        _C.tile_gather(source[0], np.array(origins, np.int32), to, threads=self._threads)
 
     def write(self, done: Sequence[tuple[Box, list[Array]]]) -> None:
         """Put maps of parts of the frame in their places."""
@@ -81,15 +93,32 @@ class ArrayState:
             for own, part, s in zip(self._maps, parts, self._strides, strict=True)
             if s
         ]
-        with ThreadPoolExecutor(self._threads or _C.threads()) as pool:
-            list(pool.map(np.copyto, *zip(*copies, strict=True)) if copies else ())
-        for _, part in copies:
-            self._free.setdefault(part.shape, []).append(part)
-        if self._pages:
-            self._pages.release()
+        self._begin(copies, written=True)
+
+    def _begin(self, copies: list[tuple[Array, Array]], written: bool = False) -> None:
+        """Have the writer copy arrays, (to, from), after what it was given before."""
+
+        def copy() -> None:
+            for to, values in copies:
+                np.copyto(to, values)
+                if written:
+                    self._free.setdefault(values.shape, []).append(values)
+                    if self._pages:
+                        self._pages.release()
+
+        self._jobs.append(self._writer.submit(copy))
+
+    def _settle(self) -> None:
+        """Wait until everything is in its place."""
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            job.result()
 
     def turn(self, parts: list[Array]) -> None:
         """A step is over: take over what is no map from any tile."""
+        self._settle()
+        if sum(part.nbytes for parts in self._free.values() for part in parts) > KEPT_BYTES:
+            self._free.clear()
         self._maps = [m if s else part for m, part, s in zip(self._maps, parts, self._strides, strict=True)]
 
     def arrays(self) -> Iterator[Array]:
@@ -105,8 +134,8 @@ class ArrayState:
 
     def close(self) -> None:
         """Give the memory away."""
-        self._maps.clear()
-        self._read.clear()
+        self._writer.shutdown()
+        self._maps, self._lots = [], ({}, {})
         self._free.clear()
         if self._pages:
             self._pages.close()
@@ -133,31 +162,24 @@ class BoundState:
         self._maps = [arrays.zeros(shape) for shape in shapes]
         self._next = [arrays.zeros(shape) for shape in shapes]
         self._weights = {s: arrays.empty((size[0] // s, size[1] // s)) for s in self._strides if s}
-        self._placed: dict[tuple[int, ...], AnyArray] = {}
+        self._placed: dict[tuple[Any, ...], AnyArray] = {}
         self._clean = True
 
-    def read(self, window: Box) -> dict[str, AnyArray]:
-        """The state of a part of the frame, by the names of the graph's inputs."""
+    def read(self, windows: list[Box]) -> dict[str, AnyArray]:
+        """The state of parts of the frame of one size, a batch, by the names of the graph's inputs."""
         parts = {}
         for name, own, s in zip(self._names, self._maps, self._strides, strict=True):
-            parts[name] = own
-            if s:
-                rows, columns = window.within(self._frame, s)
-                parts[name] = self._on.kept(f"in {name}", (1, own.shape[1], _length(rows), _length(columns)))
-                origin = self._origin(rows.start, columns.start)
-                _C.tile_gather(own.reshape(own.shape[1:]), origin, parts[name], stream=self._on.stream)
+            parts[name] = self._on.kept(f"in {name}", self._shape(own, windows, s))
+            self._gather(own.reshape(own.shape[1:]), self._origins(windows, s), parts[name])
         return parts
 
-    def outputs(self, window: Box) -> dict[str, AnyArray]:
+    def outputs(self, windows: list[Box]) -> dict[str, AnyArray]:
         """Arrays for a step to write, by the names of the graph's outputs."""
-        shapes = {
-            name: (1, own.shape[1], *(_length(side) for side in window.within(self._frame, s))) if s else own.shape
-            for name, own, s in zip(self._names, self._maps, self._strides, strict=True)
-        }
-        return {next_name(name): self._on.kept(f"out {name}", shape) for name, shape in shapes.items()}
+        named = zip(self._names, self._maps, self._strides, strict=True)
+        return {next_name(name): self._on.kept(f"out {name}", self._shape(own, windows, s)) for name, own, s in named}
 
-    def put(self, outputs: dict[str, AnyArray], core: Box, window: Box) -> None:
-        """Put what lies in ``core`` of a step's outputs in its place in the next state."""
+    def put(self, outputs: dict[str, AnyArray], core: Box, windows: list[Box]) -> None:
+        """Put a step's outputs into the next state: of all windows what lies as ``core`` does in the first."""
         if self._clean:
             for array in self._next:
                 _clear(array, self._on)
@@ -165,13 +187,14 @@ class BoundState:
         for name, to, s in zip(self._names, self._next, self._strides, strict=True):
             part = outputs[next_name(name)]
             if s:
-                rows, columns = window.within(self._frame, s)
                 _C.tile_scatter(
-                    part, self._origin(rows.start, columns.start), self._mask(core.within(window, s), part.shape[2:]),
+                    part, self._origins(windows, s), self._mask(core.within(windows[0], s), part.shape[2:]),
                     to.reshape(to.shape[1:]), self._weights[s], stream=self._on.stream,
                 )  # fmt: skip
-            else:
-                self._copy(to, part)
+            else:  # of the batch, the first: a row of a picture
+                count, channels = part.shape[:2]
+                row = to.reshape((1, 1, 1, channels))
+                self._gather(part.reshape((1, count, channels)), self._origins(windows[:1], s), row)
 
     def write(self, done: Sequence[Any]) -> None:
         """Nothing waits."""
@@ -196,9 +219,18 @@ class BoundState:
         self._maps, self._next, self._placed = [], [], {}
         self._weights.clear()
 
-    def _origin(self, y: int, x: int) -> AnyArray:
-        """(1, 2) int32: where a tile begins."""
-        return self._place((y, x), lambda: np.array([[y, x]], np.int32))
+    def _shape(self, own: AnyArray, windows: list[Box], stride: int) -> tuple[int, ...]:
+        """Of windows' parts of a map."""
+        size = map(_length, windows[0].within(self._frame, stride)) if stride else own.shape[2:]
+        return len(windows), own.shape[1], *size
+
+    def _origins(self, windows: list[Box], stride: int) -> AnyArray:
+        """(B, 2) int32: where tiles begin; in what is no map, at its one pixel."""
+        corners = tuple((w.y0 // stride, w.x0 // stride) if stride else (0, 0) for w in windows)
+        return self._place(corners, lambda: np.array(corners, np.int32))
+
+    def _gather(self, source: AnyArray, origins: AnyArray, to: AnyArray) -> None:
+        _C.tile_gather(source, origins, to, stream=self._on.stream)
 
     def _mask(self, core: tuple[slice, slice], size: tuple[int, int]) -> AnyArray:
         """(h, w): 1 in the core, 0 around it."""
@@ -211,7 +243,7 @@ class BoundState:
         rows, columns = core
         return self._place((rows.start, rows.stop, columns.start, columns.stop, *size), make)
 
-    def _place(self, key: tuple[int, ...], make: Any) -> AnyArray:
+    def _place(self, key: tuple[Any, ...], make: Any) -> AnyArray:
         if key not in self._placed:
             self._placed[key] = self._on.upload(make())
         return self._placed[key]
@@ -237,6 +269,14 @@ def shapes_of(facts: Facts, size: Size) -> list[tuple[int, ...]]:
 
 def _part(values: Array, where: tuple[slice, slice]) -> Array:
     return values[:, :, where[0], where[1]]
+
+
+def _room(lot: Lot, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """An array of a lot's memory."""
+    size = int(np.prod(shape))
+    if name not in lot or lot[name].size < size:
+        lot[name] = np.empty(size, np.float32)
+    return lot[name][:size].reshape(shape)
 
 
 def _length(side: slice) -> int:

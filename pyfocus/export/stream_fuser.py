@@ -11,11 +11,11 @@ import numpy as np
 
 from ..arrays import Arrays
 from ..fuse import Planes
-from ..networks import Noise, Runtime, StreamFolding
+from ..networks import Noise, Runtime, StreamFolding, Tiles
 from ..tiles import Box, FixedTiles, Size
+from ..tilework import TileRuns
 from .exported import Array, Exported, Runner
 from .states import ArrayState, BoundState, fits_twice
-from .tiling import Tiles
 
 TILE_PX = 512  # as in torch: smaller ones pay for more halo
 
@@ -39,14 +39,18 @@ class ExportedStreamFuser(StreamFolding):
         memory: int | None = None,
         tile_px: int = TILE_PX,
         folder: str | os.PathLike[str] | None = None,
+        at_once: int | None = None,
     ) -> None:
         self.exported, facts = exported, exported.facts
         net = SimpleNamespace(
             step_px=facts.step_px, step_halo_px=exported.halos["step"], finish_halo_px=exported.halos["finish"]
         )
         tile_px = max(facts.tile) if facts.tile else tile_px
-        super().__init__(net, facts.network, noise, threads, tile_px, memory, folder)
-        self._tiler: Tiles = Tiles(tile_px // facts.step_px * facts.step_px, fixed=bool(facts.tile))
+        count = exported.tiles_at_once(at_once)
+        super().__init__(net, facts.network, noise, threads, tile_px, memory, folder, count)
+        self._tiler = TileRuns(
+            tile_px // facts.step_px * facts.step_px, at_once=count, ahead=True, fixed=bool(facts.tile)
+        )
         self._fixed = FixedTiles((facts.tile[0], facts.tile[1]), facts.step_px) if facts.tile else None
 
     @property
@@ -66,57 +70,57 @@ class ExportedStreamFuser(StreamFolding):
             return BoundState(self.exported.facts, size, step.arrays)
         return ArrayState(self.exported.facts, size, self.memory, self._folder, self.threads)
 
-    def _step(self, core: Box, window: Box, light: Planes, seen: Array | None, place: float) -> list[Any]:
-        state = self._state
-        assert state is not None
-        height, width = window.size
+    def _read(self, windows: list[Box]) -> Any:
+        """The state, where it lies in this machine's memory; on a card it is gathered there, in turn."""
+        return self._state.read(windows) if isinstance(self._state, ArrayState) else None
+
+    def _step(self, cores: list[Box], tiles: Tiles, *, place: float) -> list[list[Any]]:
+        state, windows = self._state, tiles.windows
+        assert state is not None and tiles.light is not None
+        count, (height, width) = len(cores), windows[0].size
         told = {
-            **self._facts(), "frame": as_input(light), "index": np.array([place], np.float32),
-            "valid": np.ones((1, 1, height, width), np.float32) if seen is None else as_input(seen),
+            **self._facts(count), "frame": tiles.light, "index": np.full(count, place, np.float32),
+            "valid": np.ones((count, 1, height, width), np.float32) if tiles.seen is None else tiles.seen,
         }  # fmt: skip
         if isinstance(state, ArrayState):
-            return state.cores(self.exported.step({**state.read(window), **told}), core, window)
+            return state.cores(self.exported.step({**tiles.state, **told}), cores, windows)
         runner = self.exported.runners["step"]
-        outputs = state.outputs(window)
-        runner.run_bound({**state.read(window), **_there(told, runner.arrays)}, outputs)
-        state.put(outputs, core, window)
-        return []
+        outputs = state.outputs(windows)
+        runner.run_bound({**state.read(windows), **_there(told, runner.arrays)}, outputs)
+        state.put(outputs, cores[0], windows)
+        return [[]] * count
 
-    def _finish(self, window: Box, part: tuple[slice, slice]) -> tuple[Planes, Planes]:
-        state = self._state
+    def _finish(self, tiles: Tiles, parts: list[tuple[slice, slice]]) -> list[tuple[Planes, Planes]]:
+        state, facts = self._state, self._facts(len(parts))
         assert state is not None
         if isinstance(state, ArrayState):
-            image, depth, confidence = self.exported.finish({**state.read(window), **self._facts()})
+            image, depth, confidence = self.exported.finish({**tiles.state, **facts})
         else:
-            image, depth, confidence = self._finish_bound(state, window)
-        come = (0, slice(None), *part)
-        return image[come], np.concatenate([depth[come], confidence[come]])
+            image, depth, confidence = self._finish_bound(state, tiles.windows, facts)
+        comes = [(k, slice(None), *part) for k, part in enumerate(parts)]
+        return [(image[come], np.concatenate([depth[come], confidence[come]])) for come in comes]
 
-    def _finish_bound(self, state: BoundState, window: Box) -> list[Array]:
+    def _finish_bound(self, state: BoundState, windows: list[Box], facts: dict[str, Array]) -> list[Array]:
         runner: Runner = self.exported.runners["finish"]
         on = runner.arrays
-        known = {**state.read(window), **_there(self._facts(), on)}
+        known = {**state.read(windows), **_there(facts, on)}
         results = {
-            name: on.kept(name, (1, count, *window.size))
-            for name, count in (("image", 3), ("depth", 1), ("confidence", 1))
+            name: on.kept(name, (len(windows), channels, *windows[0].size))
+            for name, channels in (("image", 3), ("depth", 1), ("confidence", 1))
         }
         runner.run_bound({name: known[name] for name in self.exported.finish_inputs}, results)
         return [on.to_host(array) for array in results.values()]
 
-    def _facts(self) -> dict[str, Array]:
-        """Noise (1, 2) and white balance (1, 3), as the network is told them."""
-        return {"noise": as_input(np.array(self.noise)), "white_balance": as_input(self._balance)}
+    def _facts(self, count: int) -> dict[str, Array]:
+        """Noise (B, 2) and white balance (B, 3), as the network is told them."""
+        told = {"noise": self.noise, "white_balance": self._balance}
+        return {name: np.tile(np.array(values, np.float32), (count, 1)) for name, values in told.items()}
 
     def _rows(self, everything: Box, halo: int) -> list[list[Box]]:
         return self._fixed.rows(everything, halo) if self._fixed else super()._rows(everything, halo)
 
     def _window(self, core: Box, everything: Box, halo: int) -> Box:
         return self._fixed.window(core, everything, halo) if self._fixed else super()._window(core, everything, halo)
-
-
-def as_input(values: Array) -> Array:
-    """(1, ...) float32 in C order."""
-    return np.ascontiguousarray(values, np.float32)[None]
 
 
 def _there(told: dict[str, Array], on: Arrays) -> dict[str, Any]:

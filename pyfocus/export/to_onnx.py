@@ -17,7 +17,7 @@ import torch
 from ..errors import ArgumentError, ExportError, WriteError
 from ..io.atomic import PathLike
 from ..nn.checkpoint import load_model
-from . import deform, half, nodes
+from . import deform, equivalents, half, nodes
 from .facts import PRECISIONS, VARIANTS, Facts
 from .graphs import OPSET, Graph, graphs_of
 from .verify import Difference, compare, small_burst
@@ -94,7 +94,9 @@ def translate(graph: Graph, program: torch.export.ExportedProgram) -> onnx.Model
         translated = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
             input_names=list(graph.inputs), output_names=list(graph.outputs),
-            custom_translation_table={deform.OPERATOR: deform.as_node},
+            custom_translation_table={
+                deform.OPERATOR: deform.as_node, equivalents.UNSHUFFLE: equivalents.as_blocks,
+            },
         )  # fmt: skip
         model: onnx.ModelProto = translated.model_proto
     return model
@@ -107,6 +109,7 @@ def specialise(model: onnx.ModelProto, facts: Facts) -> onnx.ModelProto:
     if facts.precision == "mixed":
         half.mix(model)
     _describe(model, facts)
+    equivalents.pools_to_convolutions(model)
     onnx.checker.check_model(model, full_check=True)
     return model
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ReadError
 from ..io.atomic import PathLike
+from .exported import PARTS, Exported
 from .facts import Facts
-from .onnx_metadata import facts_of
-from .session import Exported, open_exported
+from .onnx_metadata import facts_of, read_file
+from .session import open_exported
 
 Array = npt.NDArray[np.float32]
 Results = dict[str, Array]
@@ -142,7 +143,7 @@ def _runners(path: PathLike, runtimes: Sequence[str]) -> list[_Runner]:
 
         engines = open_engines(path)
         return [_Runner(str(engines.runtime), engines.facts, partial(run_exported, engines))]
-    exported = _open(path)
+    exported = _open(path) if RUNTIMES[0] in runtimes else _described(path)
     models = {RUNTIMES[0]: exported, RUNTIMES[1]: _evaluated(exported, path)}
     return [_Runner(name, exported.facts, partial(run_exported, models[name])) for name in runtimes]
 
@@ -165,6 +166,16 @@ def _open(path: PathLike) -> Exported:
             to_standard(model)
             onnx.save(model, Path(folder) / file.name)
         return open_exported(folder if named.is_dir() else Path(folder) / named.name)
+
+
+def _described(path: PathLike) -> Exported:
+    """The files by what they say of themselves, without a runtime. Raises ReadError."""
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    files = {part: folder / f"{part}.onnx" for part in PARTS if (folder / f"{part}.onnx").exists()}
+    if not files:
+        raise ReadError(f"{path}: holds no step.onnx or burst.onnx; name what pyfocus-export onnx wrote")
+    said = {part: read_file(file)[0] for part, file in files.items()}
+    return Exported(next(iter(said.values())), {part: facts.halo_px for part, facts in said.items()}, files, {})
 
 
 def run_exported(exported: Exported, burst: Burst) -> Results:

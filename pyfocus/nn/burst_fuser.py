@@ -6,10 +6,11 @@ import os
 from contextlib import AbstractContextManager
 from typing import Any
 
+import torch
+
 from ..fuse import Planes
-from ..network_bursts import HALO_PX, STEP_PX, BurstFolding, Encoding
+from ..network_bursts import HALO_PX, STEP_PX, BurstFolding, Encoding, batch_of
 from ..networks import Runtime
-from .stream_fuser import tensor_of
 from .tiles import Tiler, quietly, runtime_of, torch_device
 
 __all__ = ["HALO_PX", "STEP_PX", "BurstFuser", "Encoding"]
@@ -40,15 +41,16 @@ class BurstFuser(BurstFolding):
         halo_px: int | None = None,
         memory: int | None = None,
         folder: str | os.PathLike[str] | None = None,
+        at_once: int = 1,
     ) -> None:
         name = type(net).__name__
         super().__init__(
             name, net.kind, net.frames, scale=getattr(net, "scale", 1), encoding=encoding,
             halo_px=HALO_PX.get(name, STEP_PX) if halo_px is None else halo_px, threads=threads, tile_px=tile_px,
-            memory=memory, folder=folder,
+            memory=memory, folder=folder, at_once=at_once,
         )  # fmt: skip
         self.net: Any = net
-        self._tiler: Tiler = Tiler(net, torch_device(device), tile_px // STEP_PX * STEP_PX)
+        self._tiler: Tiler = Tiler(net, torch_device(device), tile_px // STEP_PX * STEP_PX, at_once)
         if getattr(net, "frames_at_once", None) == 0:
             net.frames_at_once = 1
 
@@ -60,6 +62,6 @@ class BurstFuser(BurstFolding):
     def _at_work(self) -> AbstractContextManager[None]:
         return quietly(self.threads)
 
-    def _run(self, shown: Planes) -> Planes:
-        image: Planes = self.net(tensor_of(shown, self._tiler.device))[0].cpu().numpy()
-        return image
+    def _run(self, shown: list[Planes]) -> list[Planes]:
+        images: Planes = self.net(torch.from_numpy(batch_of(shown)).to(self._tiler.device)).cpu().numpy()
+        return list(images)

@@ -6,17 +6,15 @@ import os
 from contextlib import AbstractContextManager
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..fuse import Planes
-from ..networks import CLEAN, Noise, Runtime, StreamFolding
+from ..networks import CLEAN, Noise, Runtime, StreamFolding, Tiles
 from ..tiles import Box, Size
-from .tiles import FrameState, Tiler, quietly, runtime_of, torch_device
+from .tiles import CPU, FrameState, Tiler, leaves, moved, quietly, rebuilt, runtime_of, tiles_at_once, torch_device
 
-__all__ = ["CLEAN", "Noise", "StreamFuser", "tensor_of"]
+__all__ = ["CLEAN", "Noise", "StreamFuser"]
 
 
 class StreamFuser(StreamFolding):
@@ -29,6 +27,7 @@ class StreamFuser(StreamFolding):
     ``noise``: shot and read of one sample of the sensor, whose variance is ``shot x + read``; None: estimated from the
     first frame, as the camera gave it. ``memory``: bytes that the state may take here, past which it lies in a
     temporary file in ``folder``; None: half of this machine's. ``device``: "cpu", "cuda", "cuda:1" or "auto", torch's.
+    ``at_once``: tiles of one shape that go through together, as a batch; None: 1 on the CPU, 4 on a card.
     ``threads``: of torch, for the time of the work. The network is put into evaluation mode and onto the device.
     Deterministic on the CPU. Grey frames are shown to the network as three planes alike. Raises BurstError for frames
     with NaN.
@@ -47,9 +46,12 @@ class StreamFuser(StreamFolding):
         tile_px: int = 512,
         memory: int | None = None,
         folder: str | os.PathLike[str] | None = None,
+        at_once: int | None = None,
     ) -> None:
-        super().__init__(net, type(net).__name__, noise, threads, tile_px, memory, folder)
-        self._tiler = Tiler(net, torch_device(device), tile_px // net.step_px * net.step_px)
+        place = torch_device(device)
+        count = tiles_at_once(at_once, place)
+        super().__init__(net, type(net).__name__, noise, threads, tile_px, memory, folder, count)
+        self._tiler = Tiler(net, place, tile_px // net.step_px * net.step_px, count)
 
     @property
     def runtime(self) -> Runtime:
@@ -62,28 +64,38 @@ class StreamFuser(StreamFolding):
     def _open(self, size: Size) -> FrameState:
         return FrameState(self.net, size, self.net.step_px, self._tiler.device, self.memory, self._folder)
 
-    def _step(self, core: Box, window: Box, light: Planes, seen: npt.NDArray[Any] | None, place: float) -> list[Any]:
-        state, device = self._state, self._tiler.device
+    def _read(self, windows: list[Box]) -> Any:
+        """The state, where it lies in this machine's memory; on a card it is gathered there, in turn."""
+        state = self._state
         assert state is not None
+        return state.read(windows, CPU) if state.home == CPU else None
+
+    def _step(self, cores: list[Box], tiles: Tiles, *, place: float) -> list[list[Any]]:
+        state, device, count = self._state, self._tiler.device, len(cores)
+        assert state is not None and tiles.light is not None
         new = self.net.step(
-            state.read(window, device), tensor_of(light, device), torch.tensor([place], device=device),
-            *self._facts(device), None if seen is None else tensor_of(seen, device),
+            self._there(tiles), torch.from_numpy(tiles.light).to(device), torch.tensor([place] * count, device=device),
+            *self._facts(count), None if tiles.seen is None else torch.from_numpy(tiles.seen).to(device),
         )  # fmt: skip
-        return state.cores(new, core, window)
+        return state.cores(new, cores, tiles.windows)
 
-    def _finish(self, window: Box, part: tuple[slice, slice]) -> tuple[Planes, Planes]:
+    def _finish(self, tiles: Tiles, parts: list[tuple[slice, slice]]) -> list[tuple[Planes, Planes]]:
+        out = self.net.finish(self._there(tiles), *self._facts(len(parts)))
+        maps = torch.cat([out.depth, out.confidence], 1)
+        comes = [(k, slice(None), *part) for k, part in enumerate(parts)]
+        return [(out.image[come].cpu().numpy(), maps[come].cpu().numpy()) for come in comes]
+
+    def _there(self, tiles: Tiles) -> Any:
+        """The tiles' state on the device."""
         state, device = self._state, self._tiler.device
         assert state is not None
-        out = self.net.finish(state.read(window, device), *self._facts(device))
-        come = (0, slice(None), *part)
-        return out.image[come].cpu().numpy(), torch.cat([out.depth, out.confidence], 1)[come].cpu().numpy()
+        if tiles.state is None:
+            return state.read(tiles.windows, device)
+        return rebuilt(tiles.state, (moved(leaf, device) for leaf in leaves(tiles.state)))
 
-    def _facts(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Noise (1, 2) and white balance (1, 3), as the network is told them."""
+    def _facts(self, count: int) -> tuple[Tensor, Tensor]:
+        """Noise (B, 2) and white balance (B, 3), as the network is told them."""
         assert self.noise is not None
-        return torch.tensor([self.noise], device=device), torch.from_numpy(self._balance).to(device)[None]
-
-
-def tensor_of(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """(1, ...) float32 there."""
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))[None].to(device)
+        told = (self.noise, self._balance.tolist())
+        noise, balance = (torch.tensor([values] * count, device=self._tiler.device) for values in told)
+        return noise, balance

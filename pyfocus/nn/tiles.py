@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from .. import _C
 from ..errors import ResourceError
 from ..framestore import Pages, half_of_memory
-from ..networks import Runtime
+from ..networks import AT_ONCE, Runtime
 from ..tiles import Box, Size, whole
+from ..tilework import SMALLEST_TILE_PX, TileRuns
 
 CPU = torch.device("cpu")
-SMALLEST_TILE_PX = 64
-T = TypeVar("T")
 
 
 @contextmanager
@@ -60,55 +59,51 @@ def runtime_of(device: torch.device) -> Runtime:
     return Runtime("torch", str(torch.__version__), str(device))
 
 
-class Tiler:
+def tiles_at_once(wanted: int | None, device: torch.device) -> int:
+    """How many tiles of one shape go through together: as wanted, or what suits the device."""
+    return (1 if device == CPU else AT_ONCE) if wanted is None else wanted
+
+
+class Tiler(TileRuns):
     """Runs a network tile by tile on one device.
 
     When memory there ends, tiles are halved, down to 64 pixels; then the CPU takes over, with one RuntimeWarning. What
-    was halved stays so for the tiles to come.
+    was halved stays so for the tiles to come. On a card the next tiles are gathered meanwhile; on the CPU, whose every
+    thread is torch's, they are not.
     """
 
-    def __init__(self, net: nn.Module, device: torch.device, tile_px: int) -> None:
+    def __init__(self, net: nn.Module, device: torch.device, tile_px: int, at_once: int = 1) -> None:
+        super().__init__(tile_px, at_once=at_once, ahead=device != CPU)
         self.net, self.device = net, device
-        self.tile_px = self._wanted_px = tile_px
+        self._wanted_px = tile_px
         self._settled = False
 
-    def run(self, tiles: Iterable[Box], work: Callable[[Box], T]) -> Iterator[tuple[Box, T]]:
-        """``work(tile)`` for all tiles, in order, and what it gave, as it comes."""
-        for tile in tiles:
-            for part in tile.cut(self.tile_px, self.tile_px):
-                yield from self._attempt(part, work)
+    def _prepare(self) -> None:
+        if not self._settled:
+            self.net.eval().to(self.device)
+            self._settled = True
 
-    def _attempt(self, tile: Box, work: Callable[[Box], T]) -> list[tuple[Box, T]]:
-        try:
-            if not self._settled:
-                self.net.eval().to(self.device)
-                self._settled = True
-            return [(tile, work(tile))]
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            message = (str(error).splitlines() or ["out of memory"])[0]
-        self._retreat(message)  # outside the handler, whose traceback holds on to the tensors
-        return [entry for part in tile.cut(self.tile_px, self.tile_px) for entry in self._attempt(part, work)]
+    def _shortage(self, error: Exception) -> str:
+        return (str(error).splitlines() or ["out of memory"])[0] if _is_out_of_memory(error) else ""
 
-    def _retreat(self, message: str) -> None:
-        """Half the tile, or the CPU."""
+    def _retreat(self, text: str, count: int) -> None:
+        """Fewer tiles, half the tile, or the CPU."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if self.tile_px > SMALLEST_TILE_PX and self._settled:
-            self.tile_px = max(SMALLEST_TILE_PX, self.tile_px // 2 // SMALLEST_TILE_PX * SMALLEST_TILE_PX)
+        if self._settled and (count > 1 or self.tile_px > SMALLEST_TILE_PX):
+            super()._retreat(text, count)
             return
         name = type(self.net).__name__
         if self.device == CPU:
             raise ResourceError(
-                f"{name}: tiles of {self.tile_px} px do not fit into memory: {message}; close other programs"
+                f"{name}: tiles of {self.tile_px} px do not fit into memory: {text}; close other programs"
             )
         warnings.warn(
             f"{name}: {self.device} has no memory left for tiles of {self.tile_px} px; the work goes on on the CPU",
             RuntimeWarning,
             stacklevel=2,
         )
-        self.device, self.tile_px, self._settled = CPU, self._wanted_px, False
+        self.device, self.tile_px, self.at_once, self._settled = CPU, self._wanted_px, 1, False
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -151,22 +146,31 @@ class FrameState:
         """True when the maps lie in a temporary file."""
         return self._pages is not None
 
-    def read(self, box: Box, device: torch.device) -> Any:
-        """The state of a part of the frame, as the network takes it."""
-        parts = [
-            _part(leaf, box.within(whole(self._size), s)).to(device).contiguous() if s else _to(leaf, device)
-            for leaf, s in zip(self._leaves, self._strides, strict=True)
-        ]
+    def read(self, boxes: list[Box], device: torch.device) -> Any:
+        """The state of parts of the frame of one size, a batch as the network takes it."""
+
+        def part(leaf: Any, s: int) -> Any:
+            if s:
+                read = [_part(leaf, box.within(whole(self._size), s)).to(device) for box in boxes]
+                return torch.cat(read) if len(read) > 1 else read[0].contiguous()
+            there = moved(leaf, device)
+            return there.repeat(len(boxes), *[1] * (there.dim() - 1)) if _is_batch(there) and len(boxes) > 1 else there
+
+        parts = [part(leaf, s) for leaf, s in zip(self._leaves, self._strides, strict=True)]
         if self._pages:
             self._pages.release()
         return rebuilt(self._tree, iter(parts))
 
-    def cores(self, state: Any, core: Box, window: Box) -> list[Any]:
-        """Of a state of ``window``, what lies in ``core``, on its way to where the maps are."""
-        return [
-            _part(leaf, core.within(window, s)).to(self.home, copy=True) if s else _to(leaf, self.home)
-            for leaf, s in zip(leaves(state), self._strides, strict=True)
-        ]
+    def cores(self, state: Any, cores: list[Box], windows: list[Box]) -> list[list[Any]]:
+        """Of a state of ``windows``, what lies in each one's core, on its way to where the maps are."""
+
+        def part(leaf: Any, s: int, k: int) -> Any:
+            if s:
+                return _part(leaf[k : k + 1], cores[k].within(windows[k], s)).to(self.home, copy=True)
+            return moved(leaf[:1] if _is_batch(leaf) else leaf, self.home)
+
+        flat = list(zip(leaves(state), self._strides, strict=True))
+        return [[part(leaf, s, k) for leaf, s in flat] for k in range(len(cores))]
 
     def write(self, done: Sequence[tuple[Box, list[Any]]]) -> None:
         """Put maps of parts of the frame in their places."""
@@ -213,7 +217,7 @@ class FrameState:
     def _fill(self, net: Any, step: int) -> None:
         """The initial state, in rows of tiles."""
         for band in whole(self._size).cut(8 * step, self._size[1]):
-            self.write([(band, self.cores(net.init_state(1, *band.size), band, band))])
+            self.write([(band, self.cores(net.init_state(1, *band.size), [band], [band])[0])])
 
 
 def leaves(tree: Any) -> Iterator[Any]:
@@ -246,5 +250,10 @@ def _part(tensor: Tensor, where: tuple[slice, slice]) -> Tensor:
     return tensor[:, :, where[0], where[1]]
 
 
-def _to(leaf: Any, device: torch.device) -> Any:
+def _is_batch(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0
+
+
+def moved(leaf: Any, device: torch.device) -> Any:
+    """A leaf of a state on a device."""
     return leaf.to(device) if isinstance(leaf, Tensor) else leaf

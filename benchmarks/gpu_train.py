@@ -28,6 +28,8 @@ RUN = ROOT / "out" / "gpu-train"
 MOST_PHOTOS, MOST_CHECKPOINT = 40_000_000, 16_000_000
 DEADLINE_S = 530
 SPARE_S = 25  # for a last step, its validation, the checkpoint and the copies
+# What last.pt keeps where the recipe's own would not fit: 10 bytes a weight, or 2.
+CHECKPOINTS = {"stream_lite": "compact", "rgb": "weights", "raw": "weights", "raw_noise": "weights"}
 KEPT = ("last.pt", "best.pt", "log.jsonl", "recipe.json")
 
 
@@ -94,13 +96,16 @@ def train(
     words = ["train", options.recipe, "-o", str(run), "--resume", "--set", f"minutes={minutes:.6g}"]
     if (run / "photos").is_dir():
         words += ["--set", f"photos={run / 'photos'}"]
-    for setting in (f"device={options.device}", *options.set):
+    small = [f"checkpoint={CHECKPOINTS[options.recipe]}"] if options.recipe in CHECKPOINTS else []
+    for setting in (f"device={options.device}", *small, *options.set):
         words += ["--set", setting]
     return subprocess.run([*command, *words], env=environment, cwd=folder).returncode
 
 
 def keep(run: Path, copies: Path | None, recipe: str) -> int:
     """Check what must travel, copy it and the last samples; returns the exit code."""
+    if not (run / "last.pt").exists():
+        raise Stop(f"{run / 'last.pt'}: was not written, for the last steps were of no use; see log.jsonl beside it")
     size = (run / "last.pt").stat().st_size
     print(f"{run / 'last.pt'}: {size / 1e6:.1f} MB")
     if copies is not None:
@@ -112,7 +117,7 @@ def keep(run: Path, copies: Path | None, recipe: str) -> int:
     if size > MOST_CHECKPOINT:
         print(
             f"gpu-train: a checkpoint of {recipe} is larger than the {MOST_CHECKPOINT / 1e6:.0f} MB that travel; "
-            "take --set checkpoint=compact or weights",
+            "take --set checkpoint=compact or weights, or a smaller network",
             file=sys.stderr,
         )
         return 1

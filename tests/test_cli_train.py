@@ -89,6 +89,14 @@ def test_pieces_go_on_from_each_other_in_a_folder_that_can_travel(tmp_path):
     assert [e["step"] for e in log_of(tmp_path / "kept")] == list(range(1, 9))
 
 
+def test_the_recipe_that_ships_leaves_a_checkpoint_that_can_travel(tmp_path):
+    words = [w for s in ("batch=1", "size_px=32", "validation=1", *PLAIN[-2:], "workers=0") for w in ("--set", s)]
+    piece = [*PIECE, "--run", "run", "--installed", "--device", "cpu", "--recipe", "stream_lite", "--minutes", "1e-9"]
+    done = subprocess.run([*piece, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert 10e6 < (tmp_path / "run" / "last.pt").stat().st_size < 16e6
+
+
 def test_photos_that_are_too_large_to_travel_are_refused(tmp_path):
     (tmp_path / "photos").mkdir()
     with (tmp_path / "photos" / "a.jpg").open("wb") as file:

@@ -78,6 +78,14 @@ def test_a_second_run_goes_on_and_mends_nothing(raw_bursts: Path, tmp_path: Path
     assert not store.leftovers(target)
 
 
+def test_one_frame_is_no_burst(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    write_image(tmp_path / "in" / "a" / "1.tif", np.full((40, 48, 3), 90, np.uint8))
+    with pytest.raises(BurstError, match=r"^a: has one frame; a burst is of two or more$"):
+        data.build_dataset(tmp_path / "in", tmp_path / "set", data.Recipe("rgb"))
+    assert set(files(tmp_path / "set")) == {"dataset.json"}
+
+
 def test_a_folder_of_other_things_is_left_alone(raw_bursts: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(WriteError, match="is no data set"):

@@ -69,6 +69,10 @@ def test_settings_change_what_they_name():
         ("clip=-1", "clip must be 0 or more"),
         ("minutes=-1", "minutes must be 0 or more"),
         ("frames=8,3", "least and most"),
+        ("frames=1", "frames must be 2 or more"),
+        ("frames=1,5", "frames must be 2 or more"),
+        ("size_px=16", "size_px must be more than 16, twice the border"),
+        ("kind=rggb", "kind must be rgb for FocusDeepStream, got 'rggb'"),
         ("frames=3,4,5", "least and most"),
         ("frames=a", "frames must be numbers"),
         ("betas=0.9,1", "betas must be two numbers"),
@@ -84,6 +88,11 @@ def test_settings_change_what_they_name():
 def test_settings_that_cannot_be_say_so(setting, text):
     with pytest.raises(ArgumentError, match=f"train: .*{text}"):
         changed(RECIPES["tiny"], ["batch=2", "frames=3", setting])
+
+
+def test_a_u_net_of_raws_takes_mosaics():
+    with pytest.raises(ArgumentError, match="kind must be rgb or mosaic for UNet, got 'rggb'"):
+        changed(RECIPES["unet_raw"], ["kind=rggb"])
 
 
 def test_a_fixed_network_wants_a_fixed_number_of_frames():

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import sys
+import threading
+import types
 
 import pytest
 from training_runs import Halves, check_same, go, log_of, weights
@@ -15,7 +18,7 @@ from pyfocus.errors import ArgumentError, ReadError, ResourceError, TrainingErro
 from pyfocus.nn import checkpoint  # noqa: E402
 from pyfocus.nn.batch import Batch  # noqa: E402
 from pyfocus.nn.checkpoint import read_pack, write_pack  # noqa: E402
-from pyfocus.nn.train import Moment, sources  # noqa: E402
+from pyfocus.nn.train import Moment, journal, sources  # noqa: E402
 from pyfocus.nn.train.processes import device_of, half_precision  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,6 +46,19 @@ def test_a_learning_rate_that_explodes_is_named(tmp_path, rate):
         go(tmp_path / "run", f"lr={rate}", "warmup_steps=0", "steps=400", "bad_steps=5", "save_every=1000")
 
 
+@pytest.mark.parametrize("rate", ["1e3", "3"])
+def test_weights_that_a_step_has_ruined_are_not_kept(tmp_path, rate):
+    """Its loss was still that of the weights before it."""
+    go(tmp_path / "run", "save_every=1")
+    good = (tmp_path / "run" / "last.pt").read_bytes()
+    with pytest.raises(TrainingError, match=r"at step 13, 4 steps in a row .*last\.pt is from before"):
+        go(tmp_path / "run", f"lr={rate}", "schedule=constant", "steps=99", "bad_steps=4", "save_every=1", resume=True)
+    taken = [e["step"] for e in log_of(tmp_path / "run") if e["skipped"] == 0]
+    assert taken == list(range(1, 10))  # one more than the checkpoint has
+    assert (tmp_path / "run" / "last.pt").read_bytes() == good
+    assert go(tmp_path / "run", "steps=10", resume=True).skipped == 0
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, whole_run):
     calls = []
 
@@ -58,6 +74,65 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, whole_run
     assert read_pack(tmp_path / "run" / "last.pt", "pyfocus-run", 1)["step"] == 2
     go(tmp_path / "run", resume=True)
     check_same(tmp_path / "run", whole_run)
+
+
+@pytest.mark.parametrize("name", ["samples", "tensorboard"])
+def test_what_cannot_be_told_is_an_error_of_ours(tmp_path, monkeypatch, name):
+    """A full disk meets whatever is written next: the log, the samples, what TensorBoard reads."""
+
+    class Full:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            raise OSError(28, os.strerror(28))
+
+    if name == "tensorboard":
+        board = types.ModuleType("torch.utils.tensorboard")
+        board.SummaryWriter = Full  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+        monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: name)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).touch()
+    hook = threading.excepthook
+    with pytest.raises(WriteError, match=rf"run/{name}: cannot be written: .*; make room for it"):
+        go(tmp_path / "run")
+    assert threading.excepthook is hook
+    assert [e["step"] for e in log_of(tmp_path / "run")] == ([1, 2, 3, 4] if name == "samples" else [])
+
+
+def test_tensorboard_s_own_thread_ends_without_a_traceback(tmp_path, monkeypatch, capsys):
+    """It raises what went wrong to whoever writes next, who tells it."""
+    full = OSError(28, os.strerror(28))
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            self.thread = type("Thread", (threading.Thread,), {"__module__": "tensorboard.x", "run": self.fail})()
+
+        def fail(self, *more: object) -> None:
+            raise full
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            if not self.thread.ident:
+                self.thread.start()
+                self.thread.join()
+            raise full
+
+        def close(self) -> None:
+            raise full
+
+    board = types.ModuleType("torch.utils.tensorboard")
+    board.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", board)
+    monkeypatch.setattr(journal.importlib.util, "find_spec", lambda name: name)
+    others: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", others.append)
+    with pytest.raises(WriteError, match="run/tensorboard: cannot be written: No space left"):
+        go(tmp_path / "run")
+    assert others == [] and threading.excepthook == others.append
+    told = journal.Journal(tmp_path / "run", 0)
+    stranger = threading.Thread(target=lambda: 1 / 0)
+    stranger.start()
+    stranger.join()
+    told.close()
+    assert len(others) == 1  # another thread's error is still heard
 
 
 def test_a_damaged_or_foreign_checkpoint_says_so(tmp_path):

@@ -101,6 +101,8 @@ def keep(root: Path, found: Found, recipe: Recipe, settings: dict[str, Any], tel
     """
     first = found.burst[found.registration.reference]
     places = {int(i): place for place, i in enumerate(np.flatnonzero(found.registration.registered))}
+    if len(found.burst) < 2:
+        raise BurstError(f"{found.name}: has one frame; a burst is of two or more")
     if len(places) < 2:
         raise BurstError(f"{found.name}: fewer than two of its {len(found.burst)} frames could be registered")
     if first.data.ndim == 2 and not first.is_mosaic:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: ``log.jsonl``, sample pictures, and scalars for TensorBoard where it is installed.
+"""What a run leaves to read: ``log.jsonl``, sample pictures, and both for TensorBoard where it is installed.
 
 After a resume, what was logged past the checkpoint is taken out: those steps are run again.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ...errors import WriteError
 from ...io import write_image
 from ...io.atomic import atomic
 
-LOG = "log.jsonl"
+LOG, SAMPLES, BOARD = "log.jsonl", "samples", "tensorboard"
 
 
 class Journal:
@@ -28,11 +30,21 @@ class Journal:
     def __init__(self, folder: Path, resumed_at: int) -> None:
         self._folder, self._path = folder, folder / LOG
         self._board: Any = None
+        self._hook: Any = None
         self._cut(resumed_at)
         if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+            self._open_board(resumed_at + 1)
 
-            self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+    def _open_board(self, first_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._hook, threading.excepthook = threading.excepthook, self._hear
+        try:
+            with _writing(self._folder / BOARD):
+                self._board = SummaryWriter(str(self._folder / BOARD), purge_step=first_step)
+        except WriteError:
+            self.close()
+            raise
 
     def _cut(self, step: int) -> None:
         """Keep the lines up to a step; a line that was cut short goes too."""
@@ -52,26 +64,48 @@ class Journal:
         """One line, and a scalar for each number. Raises WriteError."""
         plain = {key: round(v, 9) if isinstance(v, float) and math.isfinite(v) else v for key, v in values.items()}
         plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in plain.items()}
-        try:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"what": what, "step": step, **plain}) + "\n")
-        except OSError as error:
-            raise WriteError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+        with _writing(self._path), open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"what": what, "step": step, **plain}) + "\n")
         if self._board is not None:
-            for key, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(f"{what}/{key}", value, step)
+            with _writing(self._folder / BOARD):
+                for key, value in values.items():
+                    if isinstance(value, int | float):
+                        self._board.add_scalar(f"{what}/{key}", value, step)
 
     def show(self, step: int, pictures: list[Tensor]) -> None:
-        """Rows of pictures (3, H, W), as they are looked at, beside each other: first frame, mean, result, truth."""
+        """Rows of pictures (3, H, W), as they are looked at, beside each other: first frame, mean, result, truth.
+
+        Raises WriteError.
+        """
         sheet = torch.cat([torch.cat(list(row.unbind(0)), 2) for row in pictures], 1).clamp(0, 1)
-        folder = self._folder / "samples"
-        folder.mkdir(exist_ok=True)
+        folder = self._folder / SAMPLES
+        with _writing(folder):
+            folder.mkdir(exist_ok=True)
         write_image(folder / f"{step:07d}.png", sheet.permute(1, 2, 0).cpu().numpy(), bits=8, overwrite=True)
         if self._board is not None:
-            self._board.add_image("samples", sheet, step)
+            with _writing(self._folder / BOARD):
+                self._board.add_image("samples", sheet, step)
 
     def close(self) -> None:
-        """Finish what TensorBoard has in hand."""
+        """Finish what TensorBoard has in hand; what finds no room any more is in the log all the same."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
+        if self._hook is not None:
+            threading.excepthook, self._hook = self._hook, None
+
+    def _hear(self, what: threading.ExceptHookArgs) -> None:
+        """An error in TensorBoard's own thread is raised again where it is next written to: no traceback before."""
+        if not issubclass(what.exc_type, OSError) or not type(what.thread).__module__.startswith("tensorboard"):
+            self._hook(what)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """The system's errors as ours. Raises WriteError."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: cannot be written: {error.strerror or error}; make room for it or train into another folder"
+        ) from error

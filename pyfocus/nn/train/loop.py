@@ -178,6 +178,7 @@ class _Trainer:
         self.low, self.loss, self.lr, self.bytes = math.inf, math.nan, 0.0, 0
         self.psnr = self.mean_psnr = math.nan
         self.judged: list[Batch] = []
+        self.seen: Batch | None = None  # what the last step learned from
         self.journal: Journal | None = None
 
     def run(self) -> Outcome:
@@ -220,7 +221,7 @@ class _Trainer:
         parts: dict[str, float] = {}
         total = 0.0
         for i in range(mine):
-            batch = next(feed).to(state.device)
+            batch = self.seen = next(feed).to(state.device)
             alone = self.share.world > 1 and i < mine - 1
             with net.no_sync() if alone else nullcontext():
                 loss, scalars = self.objective.loss(net, batch)
@@ -324,7 +325,15 @@ class _Trainer:
 
     def _save(self) -> None:
         """The checkpoint, unless the run is in a bad stretch: what is kept must be worth going on from."""
-        if self.journal is None or self.state.bad_in_a_row:
+        if self.journal is None or self.state.bad_in_a_row or not self._is_sound():
             return
         self.state.seconds = self._seconds()
         self.bytes = self.state.save(self.folder / LAST)
+
+    @torch.no_grad()
+    def _is_sound(self) -> bool:
+        """Whether the last step left weights to go on from; a loss tells of the weights before its step alone."""
+        if self.seen is None:
+            return True
+        loss = float(self.objective.loss(self.state.net, self.seen)[0])
+        return math.isfinite(loss) and not loss > RISEN * self.state.smooth

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ArgumentError, ReadError
+from ..losses import BORDER_PX
 
 FORMAT, VERSION = "pyfocus-recipe", 1
 CHOICES = {
@@ -113,14 +114,20 @@ class Recipe:
             _refuse("lr", "above 0", self.lr)
         if not self.ema < 1:
             _refuse("ema", "below 1", self.ema)
-        if len(self.frames) != 2 or not 1 <= self.frames[0] <= self.frames[1]:
-            _refuse("frames", "least and most, such as 3,8", self.frames)
+        if len(self.frames) != 2 or not 2 <= self.frames[0] <= self.frames[1]:
+            _refuse("frames", "2 or more, or least and most, such as 3,8", self.frames)
         if len(self.betas) != 2 or not all(0 <= b < 1 for b in self.betas):
             _refuse("betas", "two numbers in [0, 1)", self.betas)
         if self.batch % self.draws:
             _refuse("draws", f"a divisor of batch {self.batch}", self.draws)
         if self.network != "FocusDeepStream" and self.frames[0] != self.frames[1]:
             _refuse("frames", f"one number for {self.network}, which takes a fixed number of them", self.frames)
+        edge = BORDER_PX if self.loss == "stream" else self.border_px
+        if self.size_px <= 2 * edge:
+            _refuse("size_px", f"more than {2 * edge}, twice the border that the loss leaves out", self.size_px)
+        kinds = {"FocusDeepStream": ("rgb",), "UNet": ("rgb", "mosaic")}.get(self.network, CHOICES["kind"])
+        if self.kind not in kinds:
+            _refuse("kind", f"{' or '.join(kinds)} for {self.network}", self.kind)
         if (self.loss == "stream") != (self.network == "FocusDeepStream"):
             _refuse("loss", f"{'stream' if self.network == 'FocusDeepStream' else 'l1'} for {self.network}", self.loss)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ...errors import ArgumentError, PyfocusError
+from ...errors import ArgumentError, PyfocusError, ReadError
 from ..batch import Batch
 from ..bursts import Kind
 from ..data import Squares, open_dataset
@@ -64,11 +64,20 @@ def _tuples(values: Any) -> dict[str, Any]:
 
 
 class FolderSource:
-    """A data set's squares; raw ones with noise on top where the recipe says that it is drawn. ``len``: an epoch."""
+    """A data set's squares; raw ones with noise on top where the recipe says that it is drawn. ``len``: an epoch.
+
+    Raises ReadError for a split without squares.
+    """
 
     def __init__(self, recipe: Recipe, split: Literal["train", "val"]) -> None:
         kind = cast(Kind, recipe.kind)
         found = open_dataset(recipe.data)
+        if not found.tiles(split, recipe.size_px):
+            what = "learn from" if split == "train" else "be judged by"
+            raise ReadError(
+                f"{recipe.data}: has no burst of {recipe.size_px} px or more in its split {split!r} for a run to "
+                f"{what}; make it anew with another --val (dataset ... --val 0.1) or --seed"
+            )
         self._squares = Squares(found, split, recipe.size_px, kind=kind, frames=recipe.frames, seed=recipe.seed)
         self._epoch = max(1, len(found.tiles(split, EPOCH_TILE_PX)))
         self._seed = recipe.seed + (VALIDATION_SEED if split == "val" else 0)

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
+import halo_ring
 import numpy as np
 import numpy.typing as npt
 import peers
@@ -42,7 +43,14 @@ BEST = {
     "raw": Peer("focusweave", 35.12, 0.923, 0.0),
     "raw_noisy": Peer("focusweave", 26.63, 0.545, 1.0),
 }
-FUSERS = ("average", "wavelet", "depthmap", *(["focusdeep"] if importlib.util.find_spec("torch") else []))
+FUSERS = ("average", "laplacian", "wavelet", "depthmap", *(["focusdeep"] if importlib.util.find_spec("torch") else []))
+# The least error in the ring beside occlusion borders (halo_ring.py) of focusweave, enfuse and openfocus C and DTCWT.
+LEAST_RING = {
+    "easy": ("focusweave", 0.0331), "align": ("openfocus C", 0.0401), "flicker": ("focusweave", 0.0187),
+    "noisy": ("focusweave", 0.0415), "halo": ("focusweave", 0.0726), "long": ("focusweave", 0.0618),
+    "raw": ("focusweave", 0.0264), "raw_noisy": ("focusweave", 0.0497),
+}  # fmt: skip
+RING_BARS = {"halo": 0.6}  # of that
 _FLAT_PX = 16  # side of the blocks in which noise is measured
 _FLAT_SHARE = 0.05  # of the blocks, the calmest in the truth
 
@@ -56,11 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"quality: left out, no brackets in {options.brackets} or no {options.score}")
         return
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # it warns of TIFF fields it does not know
-    judge = _load(options.score)
+    judge = halo_ring.load_judge(options.score)
     results = record("quality", {"brackets": [s.name for s in scenes], "peers": options.peers})
     others: list[peers.Tool] = []
     if options.peers:
         others = [peers.focusweave(WORK, options.focusweave, peers.BEST_FOCUSWEAVE), peers.enfuse()]
+        others += [peers.openfocus(WORK, method) for method in peers.OPENFOCUS_METHODS]
         results["versions"] |= {tool.name: tool.version for tool in others if tool.commands}
     results["scenes"] = []
     WORK.mkdir(parents=True, exist_ok=True)
@@ -78,19 +87,10 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     add("--brackets", type=Path, default=SHARED / "data" / "brackets", help="a folder per scene (default: %(default)s)")
     add("--score", type=Path, default=SHARED / "tools" / "score.py", help="the judge (default: %(default)s)")
     add("--scenes", nargs="*", metavar="NAME", help="only these")
-    add("--peers", action="store_true", help="run focusweave and enfuse too, not only quote the best peer")
+    add("--peers", action="store_true", help="run focusweave, enfuse and openfocus too, not only quote the best peer")
     add("--focusweave", type=Path, metavar="PROGRAM", help="use this one instead of installing it")
     add("--results", type=Path, default=RESULTS, help="folder for quality.json and quality.md")
     return parser.parse_args(arguments)
-
-
-def _load(path: Path) -> ModuleType:
-    """The judge, a script outside the package."""
-    spec = importlib.util.spec_from_file_location("score", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _ours(scene: Path, scratch: Path, judge: ModuleType) -> list[dict[str, Any]]:
@@ -108,8 +108,20 @@ def _ours(scene: Path, scratch: Path, judge: ModuleType) -> list[dict[str, Any]]
         if variant == "default" and best is not None:
             bar = round(best.psnr - best.slack, 2)
             row |= {"best_peer": best._asdict(), "bar": bar, "met": row.get("psnr", 0.0) >= bar}
+            row |= _ring_bar(scene.name, row.get("ring"))
         rows.append(row)
     return rows
+
+
+def _ring_bar(scene: str, reached: float | None) -> dict[str, Any]:
+    """How the ring's error compares with the least of the peers', where one is known."""
+    if scene not in LEAST_RING or reached is None:
+        return {}
+    name, least = LEAST_RING[scene]
+    found: dict[str, Any] = {"ring_peer": name, "ring_ratio": round(reached / least, 2)}
+    if scene in RING_BARS:
+        found |= {"ring_bar": RING_BARS[scene], "ring_met": reached <= RING_BARS[scene] * least}
+    return found
 
 
 def _theirs(scene: Path, scratch: Path, judge: ModuleType, tools: list[peers.Tool]) -> list[dict[str, Any]]:
@@ -161,6 +173,7 @@ def _scored(scene: Path, tool: peers.Tool, frames: list[Path], scratch: Path, ju
         return row | {"failed": cost.log.strip()[-300:]}
     truth, picture = judge.load(scene / "truth.tif"), judge.load(output)
     row |= judge.score(picture, truth)
+    row["ring"] = round(halo_ring.errors(picture, truth, halo_ring.scene_ring(scene), judge).ring, 4)
     if "noisy" in scene.name:
         row["flat_noise"] = round(_noise(judge.register(picture, truth)[0], truth) / _frame_noise(scene, truth), 3)
     return row
@@ -204,16 +217,24 @@ def _text(results: dict[str, Any]) -> str:
         bar = f"{row['bar']:.2f}" if best else None
         met = verdict(row["met"]) if best else None
         noise = f"{row['flat_noise']:.2f}" if "flat_noise" in row else None
-        rows.append([name, score, peer, bar, met, noise, row.get("seconds")])
-    head = ("scene: tool", "PSNR dB / SSIM", "best peer", "bar", "", "flat noise", "s")
+        rows.append([name, score, peer, bar, met, noise, row.get("ring"), _of_peer(row), row.get("seconds")])
+    head = ("scene: tool", "PSNR dB / SSIM", "best peer", "bar", "", "flat noise", "ring", "of best peer", "s")
     lines = [
         "# Brackets with known truth, 768 x 512",
         "PSNR in dB and SSIM of sRGB against the truth; pyfocus alone is its default settings. The best of six peers "
         "is quoted from the README of the brackets. The bar: that figure on easy, align and raw, 1 dB less on others. "
-        "Flat noise: in texture-free places, over one frame's (lower is calmer).",
+        "Flat noise: in texture-free places, over one frame's (lower is calmer). Ring: RMS error beside "
+        "occlusion borders, and over the least of focusweave's, enfuse's and openfocus's.",
         table(head, rows),
     ]
     return "\n\n".join(lines)
+
+
+def _of_peer(row: dict[str, Any]) -> str | None:
+    if "ring_ratio" not in row:
+        return None
+    bar = f", bar {row['ring_bar']}: {verdict(row['ring_met'])}" if "ring_bar" in row else ""
+    return f"{row['ring_ratio']:.2f} {row['ring_peer']}{bar}"
 
 
 if __name__ == "__main__":

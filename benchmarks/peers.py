@@ -13,6 +13,8 @@ from pathlib import Path
 Commands = Callable[[list[Path], Path], list[list[str | Path]]]
 FOCUSWEAVE = "2.0.0"
 BEST_FOCUSWEAVE = ("--min-shift", "0", "--full-res", "--keep-size")  # better and slower than its defaults
+OPENFOCUS = "1.72.0"
+OPENFOCUS_METHODS = ("openfocus_c", "dtcwt")  # its pyramid and its wavelets
 ENFUSE = ("--exposure-weight=0", "--saturation-weight=0", "--contrast-weight=1", "--hard-mask")
 
 
@@ -52,6 +54,20 @@ def focusweave(folder: Path, program: Path | None = None, options: tuple[str, ..
         return [[program, frames[0].parent, "--output", output, *options]]
 
     return Tool(name, _version([str(program), "--version"]), commands)
+
+
+def openfocus(folder: Path, method: str) -> Tool:
+    """One method of openfocus, on frames aligned by ECC, in a virtual environment that is made in ``folder`` once."""
+    name = f"openfocus {method}"
+    program = folder / "openfocus" / "bin" / "openfocus"
+    problem = "" if program.exists() else _install(folder / "openfocus", f"openfocus=={OPENFOCUS}")
+    if problem:
+        return Tool(name, missing=problem)
+
+    def commands(frames: list[Path], output: Path) -> list[list[str | Path]]:
+        return [[program, "-i", frames[0].parent, "-m", method, "-a", "ecc", "--cpu", "-o", output]]
+
+    return Tool(name, OPENFOCUS, commands)
 
 
 def enfuse() -> Tool:

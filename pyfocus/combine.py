@@ -1,4 +1,4 @@
-"""The default fuser: a depth map decides, a pyramid blends.
+"""The fuser ``auto``: a depth map decides, a pyramid blends.
 
 The depth map's weights say which frames make a place; blending them pixel by pixel leaves hard borders where depth is
 a guess or frames differ in brightness all around, as beside bright things out of focus. So each scale is blended by
@@ -9,28 +9,38 @@ itself, as wide as it is coarse (the multiresolution spline of Burt & Adelson, A
 
 and the picture is what the O_l collapse to; below the last level frames are averaged by R. The finest level holds most
 of the noise, which averaging lessens; above it, sharper weights keep silhouettes narrow. Tile by tile, of frames that
-have a weight there.
+have a weight there. Two things keep halos out:
+
+- Votes see a few pixels around, so beside a silhouette they may name its frame, which shows the ground behind only as
+  a blur. Where depths lie side by side the finest detail of all, (E_0 + 2 v)^4, decides instead, if there is any.
+- No value leaves the range that the frames have at its pixel: what scales of different frames add up to beside a bright
+  edge can be darker than any of them.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
 from . import _C
 from .depthmap import DepthMapFuser, window_weights
-from .focus import votes
-from .framestore import disk_room, half_of_memory
+from .focus import UNSEEN, votes
+from .framestore import disk_room, half_of_memory, light_of_codes
 from .fuse import Planes
 from .tiles import Box, whole
 
 _LEVELS, _TILE_PX, _HALO_PX = 5, 512, 64
 _LEAST = 1e-3  # frames whose weights are no larger anywhere in a tile are left out
+_APART = (2.0, 4.0)  # frames: depths side by side that are one surface, and that are two
+_NOISE, _DETAIL = 2.0, (5.0, 11.0)  # in noise variances: added to the finest energy; of both, no detail and some
+_LEAST_NOISE = 1e-8
 _KEPT_BYTES = 6.7  # per pixel of three planes
 _OF_DISK = 0.9  # of what is free there
 
 
 class CombinedFuser(DepthMapFuser):
-    """The depth map's choice of frames, blended scale by scale: see :mod:`pyfocus.combine`. The default, ``auto``.
+    """The depth map's choice of frames, blended scale by scale: see :mod:`pyfocus.combine`. By name ``auto``.
 
     Arguments, memory and promises are those of :class:`pyfocus.DepthMapFuser`.
     """
@@ -48,20 +58,80 @@ class CombinedFuser(DepthMapFuser):
 
         def blend(box: Box) -> None:
             low = box.grown(_HALO_PX // 2, self._grid)
-            vote, seen = votes(self._energies, self._order, self._floor, low)
             at = low.within(everything)
-            weights = window_weights(vote, seen, depth[at], spread[at], self.near)
+            weights = self._weights(low, depth[at], spread[at])
             window = Box(2 * low.y0, min(2 * low.y1, frame.y1), 2 * low.x0, min(2 * low.x1, frame.x1))
             core = Box(2 * box.y0, min(2 * box.y1, frame.y1), 2 * box.x0, min(2 * box.x1, frame.x1))
             spline = _Spline((self._shape[0], *window.size))  # type: ignore[index]
             for k, number in enumerate(self._order):
                 if weights[k].max() > _LEAST:
                     spline.add(self._store.tile(*window.within(frame), [number])[0], weights[k])
-            inner = (slice(None), *core.within(window))
-            image[(slice(None), *core.within(frame))] = spline.collapse()[inner]
+            part = spline.collapse()[(slice(None), *core.within(window))]
+            place = (slice(None), *core.within(frame))
+            np.clip(part, *self._range(core), out=image[place])
 
         self._run(blend, 1, (_TILE_PX // 2, _TILE_PX // 2))
         return image
+
+    def _weights(self, box: Box, depth: Planes, spread: Planes) -> Planes:
+        """Weights (N, h, w) of the frames in a box of the half-size grid: the depth map's, or the finest detail's."""
+        vote, seen = votes(self._energies, self._order, self._floor, box)
+        weights = window_weights(vote, seen, depth, spread, self.near)
+        share = apart(depth)
+        if share.any():
+            variance = max(self._floor, _LEAST_NOISE)
+            detail = self._energies[0].read(*box.within(whole(self._grid)), self._order, _detail_of_codes(variance))
+            sharpest = detail[:, 0].max(axis=0)
+            least, enough = _DETAIL
+            share *= np.clip((sharpest / variance - least) / (enough - least), 0, 1)
+            detail = np.square(np.square(detail[:, 0] / np.maximum(sharpest, variance)))
+            detail *= weights.max(axis=0) * share
+            weights *= 1 - share
+            weights += detail
+        return weights
+
+    def _range(self, box: Box) -> tuple[Planes, Planes]:
+        """The least and the largest value (C, h, w) of all frames."""
+        first, *others = self._store.codes(*box.within(whole(self._size)), self._order)
+        low, high = first.copy(), first.copy()
+        for codes in others:
+            np.minimum(low, codes, out=low)
+            np.maximum(high, codes, out=high)
+        self._store.release()
+        values = np.empty((2, *low.shape), np.float32)
+        _C.roots_lookup([low, high], light_of_codes(), values, threads=1)
+        return values[0], values[1]
+
+
+def apart(depth: Planes) -> Planes:
+    """Where depths (h, w), in frames, differ by more than one surface's do within 7 x 7 places: from 0 to 1."""
+    low = high = depth
+    for axis in (0, 1):
+        low, high = _around(low, axis, np.minimum), _around(high, axis, np.maximum)
+    share: Planes = np.clip((high - low - _APART[0]) / (_APART[1] - _APART[0]), 0, 1).astype(np.float32)
+    if share.any():
+        once = np.empty_like(share)
+        _C.pyramid_smooth(share, once, threads=1)
+        _C.pyramid_smooth(once, share, threads=1)
+    return share
+
+
+def _around(values: Planes, axis: int, pick: np.ufunc) -> Planes:
+    """The extreme of a value and of three to each side along an axis."""
+    padded = np.pad(values, [(3, 3) if a == axis else (0, 0) for a in (0, 1)], mode="edge")
+    padded = np.moveaxis(padded, axis, 0)
+    count = values.shape[axis]
+    three: Planes = pick(pick(padded[:-2], padded[1:-1]), padded[2:])
+    seven: Planes = pick(pick(three[:count], three[2 : count + 2]), three[4 : count + 4])
+    return np.ascontiguousarray(np.moveaxis(seven, 0, axis))
+
+
+@lru_cache(maxsize=2)
+def _detail_of_codes(variance: float) -> Planes:
+    """The finest energy and the noise's, by the code that it is kept as; 0 where a frame saw nothing."""
+    energy = light_of_codes()
+    table: Planes = np.where(energy <= UNSEEN / 2, 0, np.maximum(energy, 0) + _NOISE * variance).astype(np.float32)
+    return table
 
 
 class _Spline:

@@ -1,4 +1,4 @@
-"""The default fuser: its formula, its tiles, what it does beside others, and when it is not taken."""
+"""The fuser auto: its formula, its tiles, what it does beside others, and when it is not taken."""
 
 from __future__ import annotations
 
@@ -105,6 +105,49 @@ def test_brightness_that_differs_all_around_leaves_no_border():
     assert steps[0] < 0.6 * steps[1]
 
 
+def test_depths_apart_are_found_within_seven_places():
+    random = np.random.default_rng(12)
+    depth = random.uniform(0, 5, (40, 50)).astype(np.float32)
+    padded = np.pad(depth, 3, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (7, 7))
+    np.testing.assert_array_equal(
+        combine._around(combine._around(depth, 0, np.minimum), 1, np.minimum), windows.min((2, 3))
+    )
+    np.testing.assert_array_equal(
+        combine._around(combine._around(depth, 0, np.maximum), 1, np.maximum), windows.max((2, 3))
+    )
+    step = np.zeros((40, 50), np.float32)
+    step[:, 25:] = 4
+    share = combine.apart(step)
+    assert share[20, 25] > 0.9 and not share[:, :15].any() and not share[:, 35:].any()
+    assert not combine.apart(step / 2).any()  # two frames are one surface
+
+
+def test_no_value_leaves_the_range_of_the_frames(two_surfaces):
+    frames, _ = two_surfaces
+    image = fused(CombinedFuser(), frames).image
+    assert (image >= frames.min(0) - 1e-4).all() and (image <= frames.max(0) + 1e-4).all()  # 16-bit roots
+
+
+def test_beside_a_silhouette_the_ground_is_sharper_than_the_depth_map_has_it():
+    """A bar before a fine texture as bright as it is; blur grows to 8 px."""
+    random = np.random.default_rng(21)
+    ground = (0.3 + 0.3 * random.random((1, 160, 240))).astype(np.float32)
+    bar = np.zeros((160, 240), np.float32)
+    bar[:, 90:150] = 1
+    near = (0.25 + 0.3 * random.random((1, 160, 240))).astype(np.float32)
+
+    def blurred(planes, radius):
+        for axis in (-2, -1):
+            planes = np.mean([np.roll(planes, s, axis) for s in range(-radius, radius + 1)], axis=0)
+        return planes.astype(np.float32)
+
+    frames = np.stack([blurred(near * bar, k) + (1 - blurred(bar[None], k)) * blurred(ground, 8 - k) for k in range(9)])
+    ring = np.s_[:, 20:-20, 152:162]
+    errors = [np.abs(fused(make(), frames).image - ground)[ring].mean() for make in (CombinedFuser, DepthMapFuser)]
+    assert errors[0] < 0.8 * errors[1]
+
+
 def test_tiles_meet_without_a_seam(two_surfaces, monkeypatch):
     frames, _ = two_surfaces
     whole = fused(CombinedFuser(), frames).image
@@ -135,11 +178,10 @@ def test_grey_and_four_planes(two_surfaces):
     assert fused(CombinedFuser(), np.concatenate([frames, frames[:, :1]], axis=1)).image.shape == (4, 200, 240)
 
 
-def test_it_is_the_default_and_its_name_is_auto(small_bracket):
+def test_its_name_is_auto(small_bracket):
     frames = [np.rint(f * 65535).astype(np.uint16) for f in np.clip(small_bracket.frames[:3], 0, 1)]
-    default = pyfocus.stack(frames, align=False).fused.image
-    np.testing.assert_array_equal(pyfocus.stack(frames, align=False, fuser="auto").fused.image, default)
-    np.testing.assert_array_equal(pyfocus.stack(frames, align=False, fuser=CombinedFuser()).fused.image, default)
+    named = pyfocus.stack(frames, align=False, fuser="auto").fused.image
+    np.testing.assert_array_equal(pyfocus.stack(frames, align=False, fuser=CombinedFuser()).fused.image, named)
 
 
 def test_without_room_the_fold_is_taken_with_a_warning(small_bracket, monkeypatch):
@@ -148,7 +190,7 @@ def test_without_room_the_fold_is_taken_with_a_warning(small_bracket, monkeypatc
     monkeypatch.setattr(combine, "disk_room", lambda folder: 1000)
     monkeypatch.setattr(combine, "half_of_memory", lambda: 1000)
     with pytest.warns(RuntimeWarning, match="no room to keep 3 frames of 200 x 160 px, .*fuser='laplacian' is taken"):
-        taken = pyfocus.stack(frames, align=False).fused.image
+        taken = pyfocus.stack(frames, align=False, fuser="auto").fused.image
     np.testing.assert_array_equal(taken, fold)
     fuser = CombinedFuser(memory=10_000)
     assert fuser.has_room(1, (10, 100)) and not fuser.has_room(2, (10, 100))

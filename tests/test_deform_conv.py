@@ -222,7 +222,9 @@ def test_without_offsets_it_is_a_convolution(data):
         "offset": np.zeros((n, 2 * kernel[0] * kernel[1], *area), np.float32),
         "mask": None,
     }
-    close(forward(a, s), convolve(a, s), 2e-6)  # worst 2.0e-7
+    # Rounding goes with the size of the terms, which may cancel.
+    size = convolve({k: v if v is None else np.abs(v) for k, v in a.items()}, s)
+    assert (np.abs(forward(a, s) - convolve(a, s)) <= 1e-6 * size).all()
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (1, 0), (-2, 3), (4, -5)])

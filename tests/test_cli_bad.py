@@ -187,7 +187,7 @@ def test_full_disk_while_simulating(here: Path) -> None:
         (["--motion", "wild"], "--motion"),
         (["--nonsense"], "--nonsense"),
         (["-v", "-q"], "not allowed with"),
-        (["--fuser", "average", "--depth", "d.png"], "use --fuser laplacian"),
+        (["--fuser", "average", "--depth", "d.png"], "use --fuser auto, depthmap or laplacian"),
         (["--no-align", "--save-transforms", "t.json"], "leave one of them out"),
         (["-o", "o.dng"], "o.dng needs camera raws, IMG_0000.tif is a picture"),
         (["--domain", "raw"], "--domain raw needs camera raws"),

@@ -19,19 +19,21 @@ have a weight there. Two things keep halos out:
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import numpy as np
 
 from . import _C
-from .depthmap import DepthMapFuser, window_weights
-from .focus import UNSEEN, votes
-from .framestore import disk_room, half_of_memory, light_of_codes
+from .depthmap import KEPT_BYTES, DepthMapFuser, window_weights
+from .focus import UNSEEN, Scratch, votes
+from .framestore import Codes, disk_room, light_of_codes
 from .fuse import Planes
 from .tiles import Box, whole
 
-_LEVELS, _TILE_PX, _HALO_PX = 5, 512, 64
-_LEAST = 1e-3  # frames whose weights are no larger anywhere in a tile are left out
+_LEVELS, _TILE_PX, _HALO_PX = 5, (512, 768), 64
+_STRIP = 32  # rows of the half-size grid, a multiple of the octaves' step
+_LEAST = 1e-3  # frames whose weights are no larger anywhere in a strip are left out there
 _APART = (2.0, 4.0)  # frames: depths side by side that are one surface, and that are two
 _NOISE, _DETAIL = 2.0, (5.0, 11.0)  # in noise variances: added to the finest energy; of both, no detail and some
 _LEAST_NOISE = 1e-8
@@ -48,13 +50,13 @@ class CombinedFuser(DepthMapFuser):
     def has_room(self, frames: int, size: tuple[int, int]) -> bool:
         """True when so many frames of (h, w) can be kept, in RAM and on the disk."""
         need = _KEPT_BYTES * frames * size[0] * size[1]
-        room = half_of_memory() if self.memory is None else self.memory
+        room = KEPT_BYTES if self.memory is None else self.memory
         return need <= room or need <= room + _OF_DISK * disk_room(self._folder)
 
     def _blend(self, depth: Planes, spread: Planes) -> Planes:
         assert self._shape is not None
         image = np.empty(self._shape, np.float32)
-        everything, frame = whole(self._grid), whole(self._size)
+        everything, frame, mine = whole(self._grid), whole(self._size), threading.local()
 
         def blend(box: Box) -> None:
             low = box.grown(_HALO_PX // 2, self._grid)
@@ -62,45 +64,62 @@ class CombinedFuser(DepthMapFuser):
             weights = self._weights(low, depth[at], spread[at])
             window = Box(2 * low.y0, min(2 * low.y1, frame.y1), 2 * low.x0, min(2 * low.x1, frame.x1))
             core = Box(2 * box.y0, min(2 * box.y1, frame.y1), 2 * box.x0, min(2 * box.x1, frame.x1))
-            spline = _Spline((self._shape[0], *window.size))  # type: ignore[index]
-            for k, number in enumerate(self._order):
-                if weights[k].max() > _LEAST:
-                    spline.add(self._store.tile(*window.within(frame), [number])[0], weights[k])
-            part = spline.collapse()[(slice(None), *core.within(window))]
-            place = (slice(None), *core.within(frame))
-            np.clip(part, *self._range(core), out=image[place])
+            inner = (slice(None), *core.within(window))
+            mine.scratch = getattr(mine, "scratch", None) or Scratch()
+            spline = _Spline((len(image), *window.size), mine.scratch)
+            part = self._add(spline, weights, window, inner)
+            np.clip(spline.collapse()[inner], *part, out=image[(slice(None), *core.within(frame))])
 
-        self._run(blend, 1, (_TILE_PX // 2, _TILE_PX // 2))
+        self._run(blend, 1, (_TILE_PX[0] // 2, _TILE_PX[1] // 2))
         return image
 
-    def _weights(self, box: Box, depth: Planes, spread: Planes) -> Planes:
-        """Weights (N, h, w) of the frames in a box of the half-size grid: the depth map's, or the finest detail's."""
-        vote, seen = votes(self._energies, self._order, self._floor, box)
-        weights = window_weights(vote, seen, depth, spread, self.near)
-        share = apart(depth)
-        if share.any():
-            variance = max(self._floor, _LEAST_NOISE)
-            detail = self._energies[0].read(*box.within(whole(self._grid)), self._order, _detail_of_codes(variance))
-            sharpest = detail[:, 0].max(axis=0)
-            least, enough = _DETAIL
-            share *= np.clip((sharpest / variance - least) / (enough - least), 0, 1)
-            detail = np.square(np.square(detail[:, 0] / np.maximum(sharpest, variance)))
-            detail *= weights.max(axis=0) * share
-            weights *= 1 - share
-            weights += detail
-        return weights
+    def _add(self, spline: _Spline, weights: dict[int, Planes], window: Box, inner: tuple[slice, ...]) -> Planes:
+        """All frames to a tile, each read once; the least and the largest value (2, C, h, w) of any in its middle."""
+        rows, columns = window.within(whole(self._size))
+        light, ends = light_of_codes(), _Ends()
+        planes = spline.scratch.empty("planes", (1, len(spline), *window.size))
+        for k in self._order:
+            codes = self._store.codes(rows, columns, [k])
+            ends.add(codes[0][inner])
+            if k in weights:
+                _C.roots_lookup(codes, light, planes, threads=1)
+                spline.add(planes[0], weights.pop(k))
+            self._store.release(rows, [k])
+        return ends.values()
 
-    def _range(self, box: Box) -> tuple[Planes, Planes]:
-        """The least and the largest value (C, h, w) of all frames."""
-        first, *others = self._store.codes(*box.within(whole(self._size)), self._order)
-        low, high = first.copy(), first.copy()
-        for codes in others:
-            np.minimum(low, codes, out=low)
-            np.maximum(high, codes, out=high)
-        self._store.release()
-        values = np.empty((2, *low.shape), np.float32)
-        _C.roots_lookup([low, high], light_of_codes(), values, threads=1)
-        return values[0], values[1]
+    def _weights(self, box: Box, depth: Planes, spread: Planes) -> dict[int, Planes]:
+        """Weights (h, w) of the frames that have some in a box of the half-size grid.
+
+        Strip by strip, because votes of hundreds of frames are large.
+        """
+        share, found = apart(depth), dict[int, Planes]()
+        for top in range(box.y0, box.y1, _STRIP):
+            strip = Box(top, min(top + _STRIP, box.y1), box.x0, box.x1)
+            at = strip.within(box)
+            for k, weight in zip(self._order, self._weigh(strip, depth[at], spread[at], share[at]), strict=True):
+                if weight.max() > _LEAST:
+                    if k not in found:
+                        found[k] = np.zeros(box.size, np.float32)
+                    found[k][at] = weight
+        return found
+
+    def _weigh(self, strip: Box, depth: Planes, spread: Planes, share: Planes) -> Planes:
+        """The depth map's weights, or by ``share`` the finest detail's."""
+        vote, seen = votes(self._energies, self._order, self._floor, strip)
+        weights = window_weights(vote, seen, depth, spread, self.near)
+        if not share.any():
+            return weights
+        variance = max(self._floor, _LEAST_NOISE)
+        detail = self._energies[0].read(*strip.within(whole(self._grid)), self._order, _detail_of_codes(variance))[:, 0]
+        sharpest = detail.max(axis=0)
+        least, enough = _DETAIL
+        share = share * np.clip((sharpest / variance - least) / (enough - least), 0, 1)
+        detail /= np.maximum(sharpest, variance)
+        np.square(np.square(detail, out=detail), out=detail)
+        detail *= weights.max(axis=0) * share
+        weights *= 1 - share
+        weights += detail
+        return weights
 
 
 def apart(depth: Planes) -> Planes:
@@ -134,28 +153,55 @@ def _detail_of_codes(variance: float) -> Planes:
     return table
 
 
+class _Ends:
+    """The least and the largest of codes, (C, h, w) uint16."""
+
+    def __init__(self) -> None:
+        self._ends: tuple[Codes, Codes] | None = None
+
+    def add(self, codes: Codes) -> None:
+        if self._ends is None:
+            self._ends = codes.copy(), codes.copy()
+        for end, pick in zip(self._ends, (np.minimum, np.maximum), strict=True):
+            pick(end, codes, out=end)
+
+    def values(self) -> Planes:
+        """Both as light, (2, C, h, w)."""
+        assert self._ends is not None
+        values = np.empty((2, *self._ends[0].shape), np.float32)
+        _C.roots_lookup(list(self._ends), light_of_codes(), values, threads=1)
+        return values
+
+
 class _Spline:
     """Sums of one tile, level by level; planes (C, h, w) and weights on the grid of half their size."""
 
-    def __init__(self, shape: tuple[int, int, int]) -> None:
+    def __init__(self, shape: tuple[int, int, int], scratch: Scratch) -> None:
         count, height, width = shape
+        self.scratch = scratch
         self._levels: list[tuple[Planes, Planes]] = []  # numerators and denominators, finest first
-        for _ in range(_LEVELS):
-            self._levels.append((np.zeros((count, height, width), np.float32), np.zeros((height, width), np.float32)))
+        for level in range(_LEVELS):
+            sums = scratch.zeros(f"sums {level}", (count + 1, height, width))
+            self._levels.append((sums[:count], sums[count]))
             height, width = (height + 1) // 2, (width + 1) // 2
-        self._base, self._weight = np.zeros((count, height, width), np.float32), np.zeros((height, width), np.float32)
+        sums = scratch.zeros("base", (count + 1, height, width))
+        self._base, self._weight = sums[:count], sums[count]
+
+    def __len__(self) -> int:
+        return len(self._base)
 
     def add(self, planes: Planes, weight: Planes) -> None:
         """A frame by its weights."""
-        fine, rating = planes, np.ascontiguousarray(weight)
+        new, fine, rating = self.scratch.empty, planes, weight
         for level, (numerator, denominator) in enumerate(self._levels):
             low = ((fine.shape[1] + 1) // 2, (fine.shape[2] + 1) // 2)
-            coarse = np.empty((len(fine), *low), np.float32)
+            coarse = new(f"coarse {level}", (len(fine), *low))
             _C.pyramid_down(fine, coarse, threads=1)
             if level:
-                finer, rating = rating, np.empty(low, np.float32)
+                finer, rating = rating, new(f"rating {level}", low)
                 _C.pyramid_down(finer[None], rating[None], threads=1)
-            one = np.ones(low, np.float32)  # of the fold's running maximum, which weights up to 1 do not need
+            one = new(f"one {level}", low)  # of the fold's running maximum, which weights up to 1 do not need
+            one.fill(1)
             _C.pyramid_fold(fine, coarse, rating, one, one, 2 if level else 1, numerator, denominator, threads=1)
             fine = coarse
         _C.pyramid_base(fine, rating, self._base, self._weight, threads=1)

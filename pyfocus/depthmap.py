@@ -23,7 +23,7 @@ from . import _C
 from .burst import Frame
 from .errors import ArgumentError, ResourceError
 from .focus import ALIGN, OCTAVES, Scratch, half, measure, raised, votes
-from .framestore import FrameStore, half_of_memory, light_of_codes
+from .framestore import FrameStore, light_of_codes
 from .fuse import Fused, Mask, Planes, _Folding
 from .guided import smooth_guided
 from .tiles import Box, whole
@@ -32,8 +32,10 @@ Near = Literal["first", "last", "none"]
 NEAR: tuple[Near, ...] = ("first", "last", "none")
 Places = npt.NDArray[np.float64]
 
-_TILE = (32, 256)  # of the half-size grid
-_FULL_SHARE = 0.85  # of the memory, for frames; the rest for energies, which take a tenth of it
+_MOST_VOTES, _MOST_READ = 1_280_000, 400_000  # of all frames in a tile of the half-size grid, also where it is blended
+_MOST_ROWS, _MOST_COLUMNS = 32, 1024  # of a tile; where it is blended
+KEPT_BYTES = 320_000_000  # of frames and energies in RAM, unless told otherwise: ten frames of 12 MP take 800 MB
+_FULL_SHARE = 0.7  # of the memory, for frames; energies take a tenth of them, but are read more often
 _STRENGTH, _EDGE = 3.0, 0.02  # of the smoothing; the edge in units of the luminance's root
 _NARROW = 0.5  # frames: the window about a depth that is certain
 _DOUBT = 0.1  # frames squared: variance of a depth that is certain
@@ -48,9 +50,9 @@ Told = Callable[[str, float, int], None]
 class DepthMapFuser(_Folding):
     """Fusion by a depth map, in two passes over frames that are kept: in RAM up to ``memory``, then in one file.
 
-    ``memory``: bytes of frames and energies to keep in RAM (default: half of this machine's, or what the pipeline
-    leaves); ``folder``: where the file lies, as for :class:`pyfocus.framestore.FrameStore`. RAM does not grow with the
-    number of frames; the file takes 6.7 bytes per pixel of three planes and frame. ``near``: which end of the burst
+    ``memory``: bytes of frames and energies to keep in RAM (default: 320 MB, or what the pipeline leaves of what it
+    was given); ``folder``: where the file lies, as for :class:`pyfocus.framestore.FrameStore`. RAM does not grow with
+    the number of frames; the file takes 6.7 bytes per pixel of three planes and frame. ``near``: which end of the burst
     shows near things. Where two depths are seen one through the other, the nearer one is taken; "none" takes the
     sharper one. Frames may come in any order of ``index``. On the host only: frames are NumPy arrays.
 
@@ -116,10 +118,8 @@ class DepthMapFuser(_Folding):
     def finish(self) -> Fused:
         """The picture, depth and confidence; the frames are given away."""
         self._need_frames("finish")
-        fused = self._compose()
         self._finished = True
-        self._close()
-        return fused
+        return self._compose()
 
     def _close(self) -> None:
         for store in (self._store, *self._energies):
@@ -127,7 +127,7 @@ class DepthMapFuser(_Folding):
         self._scratch = Scratch()
 
     def _begin(self, size: tuple[int, int]) -> None:
-        room = half_of_memory() if self.memory is None else self.memory
+        room = KEPT_BYTES if self.memory is None else self.memory
         self._store = FrameStore(int(_FULL_SHARE * room), self._folder, self.threads)
         rest = room - int(_FULL_SHARE * room)
         shares = [4.0**-octave for octave in range(OCTAVES)]
@@ -147,7 +147,10 @@ class DepthMapFuser(_Folding):
         depth, weight, spread = smooth_guided(maps, self._guide / self._guide_weight, _STRENGTH, edge, self.threads)
         depth /= weight
         spread /= weight
+        del maps, weight
         image = self._blend(depth, spread)
+        if self._finished:
+            self._close()  # before the maps take their room
         small = np.stack([self._placed(depth), confidence]).astype(np.float32)
         full = raised(small, self._size)
         return Fused(image, full[0], np.clip(full[1], 0, 1))
@@ -187,18 +190,23 @@ class DepthMapFuser(_Folding):
             top, left = 2 * (box.y0 - wide.y0), 2 * (box.x0 - wide.x0)
             codes = self._store.codes(rows, columns, self._order)
             _C.depth_blend(codes, light_of_codes(), weights, top, left, 2 * _NOTHING, image[:, rows, columns])
-            self._store.release()
+            self._store.release(rows, self._order)
 
-        self._run(blend, 1)
+        self._run(blend, 1, self._band(min(self._grid[1], _MOST_COLUMNS), _MOST_READ))
         return image
 
-    def _run(self, work: Callable[[Box], None], part: int, tile: tuple[int, int] = _TILE) -> None:
+    def _run(self, work: Callable[[Box], None], part: int, tile: tuple[int, int] | None = None) -> None:
         """All tiles, by threads; what they write does not overlap. ``part`` of the two that finishing has."""
-        tiles = whole(self._grid).cut(*tile)
+        tiles = whole(self._grid).cut(*(tile or self._band(self._grid[1], _MOST_VOTES)))
         with ThreadPoolExecutor(self.threads or _C.threads()) as pool:
             for done, _ in enumerate(pool.map(work, tiles)):
                 if self.tell is not None:
                     self.tell("finish", part * len(tiles) + done + 1, 2 * len(tiles))
+
+    def _band(self, columns: int, most: int) -> tuple[int, int]:
+        """Rows and columns of a tile, whole rows if it can be: of a file, all of a row comes with any part of it."""
+        rows = most // (columns * len(self._order))
+        return min(max(ALIGN, rows // ALIGN * ALIGN), _MOST_ROWS), columns
 
 
 def read_peaks(vote: Planes, seen: Planes, near: Near = "first") -> tuple[Planes, Planes, Planes]:

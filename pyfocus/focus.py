@@ -12,6 +12,7 @@ when all frames have come, and with them the noise.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -48,17 +49,24 @@ class Measured:
 
 
 class Scratch:
-    """Arrays that are used again for every frame of a size: fresh memory costs more than what is written to it."""
+    """Arrays that are used again, by one thread: fresh memory costs more than what is written to it."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Planes] = {}
 
     def empty(self, name: str, shape: tuple[int, ...]) -> Planes:
-        """An uninitialised array, the same one for the same name and shape."""
+        """An uninitialised array, for the same name in the same memory."""
+        size = math.prod(shape)
         kept = self._kept.get(name)
-        if kept is None or kept.shape != shape:
-            kept = self._kept[name] = np.empty(shape, np.float32)
-        return kept
+        if kept is None or kept.size < size:
+            kept = self._kept[name] = np.empty(size, np.float32)
+        return kept[:size].reshape(shape)
+
+    def zeros(self, name: str, shape: tuple[int, ...]) -> Planes:
+        """The same, of zeros."""
+        array = self.empty(name, shape)
+        array.fill(0)
+        return array
 
 
 def measure(planes: Planes, valid: Mask | None, threads: int = 0, scratch: Scratch | None = None) -> Measured:

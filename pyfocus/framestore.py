@@ -32,6 +32,8 @@ from .fuse import Planes
 LOWEST, HIGHEST = -0.25, 2.0  # roots of the smallest and the largest value
 STEP = (HIGHEST - LOWEST) / 65535
 Codes = npt.NDArray[np.uint16]
+_AT_ONCE = 8  # frames whose pages are in memory at a time
+_AROUND = 2 << 20  # bytes: Linux maps up to so much before and after a page that is touched, all that one table holds
 
 
 class FrameStore:
@@ -53,6 +55,7 @@ class FrameStore:
         self.shape: tuple[int, int, int] | None = None
         self.in_memory_bytes = 0
         self._frames: list[Codes] = []
+        self._homes: list[int | None] = []  # where in the pages a frame lies; None: in memory
         self._pages = Pages(folder)
         self._closed = False
 
@@ -79,16 +82,20 @@ class FrameStore:
         if self.shape not in (None, planes.shape):
             raise BurstError(f"FrameStore.push: frame {len(self)} is {planes.shape}, the first was {self.shape}")
         size = 2 * planes.size
+        home: int | None = None
         if self.in_memory_bytes + size <= self.memory:
             codes = np.empty(planes.shape, np.uint16)
             self.in_memory_bytes += size
         else:
+            home = self._pages.pieces
             codes = self._pages.take(size, f"FrameStore.push: frame {len(self)}").view(np.uint16).reshape(planes.shape)
         planes = np.ascontiguousarray(planes)
         _C.roots_encode(planes, codes, LOWEST, HIGHEST, 1 / STEP, threads=self.threads)
-        self._pages.release()
+        if home is not None:
+            self._pages.release_part(home, 0, size)
         self.shape = (planes.shape[0], planes.shape[1], planes.shape[2])
         self._frames.append(codes)
+        self._homes.append(home)
 
     def tile(self, rows: slice, columns: slice, frames: Sequence[int] | None = None) -> Planes:
         """(N, C, h, w) float32: a part of every frame, or of the ``frames`` named, in that order."""
@@ -96,10 +103,17 @@ class FrameStore:
 
     def read(self, rows: slice, columns: slice, frames: Sequence[int] | None, table: npt.NDArray[np.float32]) -> Planes:
         """(N, C, h, w) float32: what ``table`` (65536,) says of each code; ``tile`` takes that of light."""
-        parts = self.codes(rows, columns, frames)
-        values: Planes = np.empty((len(parts), *parts[0].shape), np.float32)
-        _C.roots_lookup(parts, table, values, threads=1)
-        self.release()
+        chosen = range(len(self)) if frames is None else frames
+        values: Planes | None = None
+        for first in range(0, len(chosen), _AT_ONCE):
+            some = chosen[first : first + _AT_ONCE]
+            parts = self.codes(rows, columns, some)
+            if values is None:
+                values = np.empty((len(chosen), *parts[0].shape), np.float32)
+            _C.roots_lookup(parts, table, values[first : first + _AT_ONCE], threads=1)
+            self.release(rows, some)
+        if values is None:
+            raise BurstError("FrameStore.tile: no frames were pushed, or the store was closed")
         return values
 
     def codes(self, rows: slice, columns: slice, frames: Sequence[int] | None = None) -> list[Codes]:
@@ -109,14 +123,24 @@ class FrameStore:
         chosen = range(len(self)) if frames is None else frames
         return [self._frames[i][:, rows, columns] for i in chosen]
 
-    def release(self) -> None:
-        """What was read of a file need not stay in memory."""
-        self._pages.release()
+    def release(self, rows: slice, frames: Sequence[int] | None = None) -> None:
+        """What was read of a file in these rows need not stay in memory; other threads' rows do."""
+        if not self._pages.bytes or self.shape is None:
+            return
+        channels, height, width = self.shape
+        top, bottom, _ = rows.indices(height)
+        for i in range(len(self)) if frames is None else frames:
+            home = self._homes[i]
+            if home is not None:
+                for channel in range(channels):
+                    first = 2 * width * (channel * height + top)
+                    self._pages.release_part(home, first, first + 2 * width * (bottom - top))
 
     def close(self) -> None:
         """Give memory and file away; closing twice does nothing."""
         self._closed = True
         self._frames.clear()
+        self._homes.clear()
         self._pages.close()
 
 
@@ -154,10 +178,21 @@ class Pages:
         self._maps.append(pages)
         return np.frombuffer(pages, np.uint8, size)
 
+    @property
+    def pieces(self) -> int:
+        """How many were taken."""
+        return len(self._maps)
+
     def release(self) -> None:
         """Leave it to the system what of it stays in memory: this process has no claim until it touches it again."""
         for pages in self._maps:
             pages.madvise(mmap.MADV_DONTNEED)
+
+    def release_part(self, piece: int, first: int, end: int) -> None:
+        """The same for bytes [first, end) of one piece, and for what the system mapped around them with them."""
+        pages, page = self._maps[piece], mmap.PAGESIZE
+        first, end = max(0, first - _AROUND) // page * page, min(-(-(end + _AROUND) // page) * page, len(pages))
+        pages.madvise(mmap.MADV_DONTNEED, first, end - first)
 
     def close(self) -> None:
         """Give the file away; arrays still in use keep their pages."""

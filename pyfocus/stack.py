@@ -32,7 +32,7 @@ _BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped
 def stack(
     frames: Burst | Sequence[Array],
     *,
-    fuser: FuserName | str | Fuser = "laplacian",
+    fuser: FuserName | str | Fuser = "auto",
     domain: Domain = "rgb",
     motion: Motion = "similarity",
     reference: str | int = "auto",

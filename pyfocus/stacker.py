@@ -274,6 +274,7 @@ class Stacker:
             if self._names:
                 raise RegistrationError("Stacker.finish: none of the frames could be used; try align=False")
             raise BurstError("Stacker.finish: no frames were pushed")
+        self._warper.forget()
         fused = self._fuser.finish()
         fused = Fused(self._at_host(fused.image), fused.depth, fused.confidence)
         rect = (0, 0, *self._size)

@@ -68,6 +68,10 @@ class Warper:
         self._call(planes.source, planes.matrices(transform), out, valid, root=root, **arguments)
         return out, valid
 
+    def forget(self) -> None:
+        """Give the arrays away; what was warped last stays with whoever holds it."""
+        self._kept.clear()
+
     def _warp_mosaic(
         self, frame: Frame, transform: Matrix, size: tuple[int, int], gain: npt.NDArray[np.float64]
     ) -> tuple[Planes, Mask]:

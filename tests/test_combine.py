@@ -12,6 +12,7 @@ from pyfocus.arrays import HOST
 from pyfocus.burst import Burst
 from pyfocus.combine import CombinedFuser
 from pyfocus.depthmap import DepthMapFuser
+from pyfocus.focus import Scratch
 from pyfocus.laplacian import Laplacian
 
 
@@ -48,7 +49,7 @@ def test_a_spline_is_the_formula():
     random = np.random.default_rng(8)
     frames, weights = random.random((4, 3, 91, 118)).astype(np.float32), random.random((4, 46, 59)).astype(np.float32)
     weights[0, :20] = 0
-    spline = combine._Spline((3, 91, 118))
+    spline = combine._Spline((3, 91, 118), Scratch())
     for frame, weight in zip(frames, weights, strict=True):
         spline.add(frame, weight)
     sums, shares, base, below = [], [], 0.0, 0.0
@@ -151,7 +152,7 @@ def test_beside_a_silhouette_the_ground_is_sharper_than_the_depth_map_has_it():
 def test_tiles_meet_without_a_seam(two_surfaces, monkeypatch):
     frames, _ = two_surfaces
     whole = fused(CombinedFuser(), frames).image
-    monkeypatch.setattr(combine, "_TILE_PX", 64)
+    monkeypatch.setattr(combine, "_TILE_PX", (64, 96))
     tiles = fused(CombinedFuser(), frames).image
     # The coarsest levels see a little further than 64 px.
     np.testing.assert_allclose(tiles, whole, rtol=0, atol=2e-3)
@@ -188,7 +189,7 @@ def test_without_room_the_fold_is_taken_with_a_warning(small_bracket, monkeypatc
     frames = [np.rint(f * 65535).astype(np.uint16) for f in np.clip(small_bracket.frames[:3], 0, 1)]
     fold = pyfocus.stack(frames, align=False, fuser="laplacian").fused.image
     monkeypatch.setattr(combine, "disk_room", lambda folder: 1000)
-    monkeypatch.setattr(combine, "half_of_memory", lambda: 1000)
+    monkeypatch.setattr(combine, "KEPT_BYTES", 1000)
     with pytest.warns(RuntimeWarning, match="no room to keep 3 frames of 200 x 160 px, .*fuser='laplacian' is taken"):
         taken = pyfocus.stack(frames, align=False, fuser="auto").fused.image
     np.testing.assert_array_equal(taken, fold)

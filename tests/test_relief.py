@@ -310,7 +310,7 @@ def test_step_and_pixel_come_from_the_files(tmp_path):
         (["--mesh", "m.ply", "--mesh-vertices", "3"], 2, "must be a whole number from 4"),
         (["--mesh", "m.ply", "--fuser", "average"], 2, "need a fuser that judges sharpness"),
         (["--depth", "a.png", "--provenance", "a.png"], 2, "a.png is named twice as an output"),
-        (["--near", "none"], 2, "--near none is for --fuser auto and depthmap"),
+        (["--fuser", "laplacian", "--near", "none"], 2, "--near none is for --fuser auto and depthmap"),
         (["--fuser", "depthmap", "--resume"], 2, "--resume is for networks"),
         (["--fuser", "depthmap", "--memory", "500KB"], 1, "memory allows"),
     ],

@@ -170,9 +170,9 @@ def _stack(commands: Any) -> None:
     add(
         "--fuser",
         type=parse_fuser,
-        default="laplacian",
+        default="auto",
         metavar="WHICH",
-        help="laplacian (the default), auto, depthmap, wavelet, average, focusdeep (a network), or a model's file",
+        help="auto (the default), depthmap, laplacian, wavelet, average, focusdeep (a network), or a model's file",
     )
     add("--noise", type=parse_noise, metavar="SHOT,READ", help="what a network is told (default: measured)")
     add(

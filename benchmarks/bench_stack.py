@@ -6,6 +6,7 @@ import argparse
 import shutil
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import tifffile
 from frames import detail, repeat_frames, write_frames
 from machine import RESULTS, WORK, Cost, middle, record, run_all, save, table, verdict
 
-TIME_BAR = 0.3  # of focusweave's wall time
+# Of the wall time: the default's of focusweave's and of enfuse's, and of focusweave's that of the fold.
+TIME_BAR, ENFUSE_BAR, FOLD_BAR = 0.35, 0.15, 0.3
+FOLD = "pyfocus --fuser laplacian"
 MEMORY_BAR_GB = 1.2
 GROWTH_BAR = 1.10  # peak memory of four times the frames over that of the frames
 
@@ -22,7 +25,7 @@ GROWTH_BAR = 1.10  # peak memory of four times the frames over that of the frame
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table, write results/stack.json and .md."""
     options = _options(arguments)
-    tools = [peers.pyfocus()]
+    tools = [peers.pyfocus(), replace(peers.pyfocus("--fuser", "laplacian"), name=FOLD)]
     if not options.no_peers:
         tools += [peers.focusweave(WORK, options.focusweave), peers.enfuse()]
     size = (options.height, options.width)
@@ -114,9 +117,12 @@ def _failed(cost: Cost) -> str:
 
 def _bars(results: dict[str, Any]) -> list[dict[str, Any]]:
     """What had to be reached, what was (None: not measured, or a run failed), and whether that is enough."""
-    ours, peer, long = results["tools"]["pyfocus"], results["tools"].get("focusweave"), results.get("long")
+    tools, long = results["tools"], results.get("long")
+    ours, peer, enfuse = tools["pyfocus"], tools.get("focusweave"), tools.get(peers.enfuse().name)
     bars = [
         _bar("wall time / focusweave's", "wall_s", ours, peer, TIME_BAR),
+        _bar("wall time / enfuse's", "wall_s", ours, enfuse, ENFUSE_BAR),
+        _bar("wall time of the fold / focusweave's", "wall_s", tools[FOLD], peer, FOLD_BAR),
         _bar("peak memory, GB", "peak_bytes", ours, {"peak_bytes": 1e9, "exit": 0}, MEMORY_BAR_GB),
     ]
     if long:

@@ -28,6 +28,7 @@ from . import _C as _C
 from . import environment, errors, relief, simulate
 from .burst import Burst, Frame, Meta
 from .combine import CombinedFuser
+from .defects import Defects, find_defects, repaired
 from .depthmap import DepthMapFuser
 from .develop import develop
 from .fuse import Average, Fused, Fuser
@@ -35,6 +36,7 @@ from .io import read_burst, write_depth, write_dng, write_height, write_image, w
 from .laplacian import Laplacian
 from .noise import NoiseLevel, estimate_noise
 from .register import Registration, register
+from .slabs import stack_slabs
 from .stack import stack
 from .stacker import Stacked, Stacker
 from .warp import warp
@@ -44,6 +46,7 @@ __all__ = [
     "Average",
     "Burst",
     "CombinedFuser",
+    "Defects",
     "DepthMapFuser",
     "Frame",
     "Fused",
@@ -59,11 +62,14 @@ __all__ = [
     "develop",
     "errors",
     "estimate_noise",
+    "find_defects",
     "read_burst",
     "register",
     "relief",
+    "repaired",
     "simulate",
     "stack",
+    "stack_slabs",
     "warp",
     "write_depth",
     "write_dng",

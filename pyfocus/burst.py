@@ -103,6 +103,12 @@ class Burst(Sequence[Frame]):
             raise IndexError(index)
         return self._read(index % len(self))
 
+    def chosen(self, places: Sequence[int]) -> Burst:
+        """A burst of the frames at these places, in that order. Raises IndexError, or BurstError for none."""
+        frames = range(len(self))
+        kept = [frames[place] for place in places]
+        return Burst([self.names[i] for i in kept], lambda i: self[kept[i]])
+
     def __iter__(self) -> Iterator[Frame]:
         return (self[i] for i in range(len(self)))
 

@@ -32,7 +32,8 @@ from .fuse import Planes
 from .tiles import Box, whole
 
 _LEVELS, _TILE_PX, _HALO_PX = 5, (512, 768), 64
-_STRIP = 32  # rows of the half-size grid, a multiple of the octaves' step
+_MANY = 48  # frames: tiles of more are half as wide, for each may have weights
+_MOST_VOTES = 400_000  # of all frames in a strip of a tile
 _LEAST = 1e-3  # frames whose weights are no larger anywhere in a strip are left out there
 _APART = (2.0, 4.0)  # frames: depths side by side that are one surface, and that are two
 _NOISE, _DETAIL = 2.0, (5.0, 11.0)  # in noise variances: added to the finest energy; of both, no detail and some
@@ -70,7 +71,8 @@ class CombinedFuser(DepthMapFuser):
             part = self._add(spline, weights, window, inner)
             np.clip(spline.collapse()[inner], *part, out=image[(slice(None), *core.within(frame))])
 
-        self._run(blend, 1, (_TILE_PX[0] // 2, _TILE_PX[1] // 2))
+        rows, columns = _TILE_PX if len(self._order) <= _MANY else (_TILE_PX[0], _TILE_PX[1] // 2)
+        self._run(blend, 1, (rows // 2, columns // 2))
         return image
 
     def _add(self, spline: _Spline, weights: dict[int, Planes], window: Box, inner: tuple[slice, ...]) -> Planes:
@@ -93,8 +95,9 @@ class CombinedFuser(DepthMapFuser):
         Strip by strip, because votes of hundreds of frames are large.
         """
         share, found = apart(depth), dict[int, Planes]()
-        for top in range(box.y0, box.y1, _STRIP):
-            strip = Box(top, min(top + _STRIP, box.y1), box.x0, box.x1)
+        rows, _ = self._band(box.size[1], _MOST_VOTES)
+        for top in range(box.y0, box.y1, rows):
+            strip = Box(top, min(top + rows, box.y1), box.x0, box.x1)
             at = strip.within(box)
             for k, weight in zip(self._order, self._weigh(strip, depth[at], spread[at], share[at]), strict=True):
                 if weight.max() > _LEAST:

@@ -54,7 +54,8 @@ class DepthMapFuser(_Folding):
     was given); ``folder``: where the file lies, as for :class:`pyfocus.framestore.FrameStore`. RAM does not grow with
     the number of frames; the file takes 6.7 bytes per pixel of three planes and frame. ``near``: which end of the burst
     shows near things. Where two depths are seen one through the other, the nearer one is taken; "none" takes the
-    sharper one. Frames may come in any order of ``index``. On the host only: frames are NumPy arrays.
+    sharper one. ``depth``: also give depth and confidence, 8 bytes per pixel. Frames may come in any order of
+    ``index``. On the host only: frames are NumPy arrays.
 
     Deterministic, for any number of threads.
     """
@@ -66,11 +67,12 @@ class DepthMapFuser(_Folding):
         near: Near = "first",
         memory: int | None = None,
         folder: str | os.PathLike[str] | None = None,
+        depth: bool = True,
     ) -> None:
         super().__init__(threads)
         if near not in NEAR:
             raise ArgumentError(f"DepthMapFuser: near must be one of {', '.join(NEAR)}, got {near!r}")
-        self.near, self.memory, self._folder = near, memory, folder
+        self.near, self.memory, self._folder, self._gives_maps = near, memory, folder, depth
         self.tell: Told | None = None
         self._places: list[float] = []
         self._store, self._energies = FrameStore(0), [FrameStore(0)]  # of no frames, which take nothing
@@ -148,12 +150,16 @@ class DepthMapFuser(_Folding):
         depth /= weight
         spread /= weight
         del maps, weight
+        if self._finished:
+            self._guide = self._guide_weight = np.zeros((0, 0), np.float32)
         image = self._blend(depth, spread)
         if self._finished:
             self._close()  # before the maps take their room
+        if not self._gives_maps:
+            return Fused(image)
         small = np.stack([self._placed(depth), confidence]).astype(np.float32)
         full = raised(small, self._size)
-        return Fused(image, full[0], np.clip(full[1], 0, 1))
+        return Fused(image, full[0], np.clip(full[1], 0, 1, out=full[1]))
 
     def _placed(self, depth: Planes) -> Planes:
         """Places in focus order of depths that count the frames."""

@@ -13,6 +13,7 @@ when all frames have come, and with them the noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,6 +33,7 @@ _FLOOR = 30.0  # in noise variances: less detail than this hardly votes
 _CALM = 0.15  # quantile of a frame's energies that is taken for bare noise
 _LEAST_NOISE = 1e-8
 _SAMPLES = 20_000
+_BAND, _REACH = 512, 16  # rows of the frame at a time, and how many more are read on either side; even
 
 
 def half(size: tuple[int, int]) -> tuple[int, int]:
@@ -75,14 +77,15 @@ def measure(planes: Planes, valid: Mask | None, threads: int = 0, scratch: Scrat
     With ``scratch`` they lie there, until the next frame is measured.
     """
     new = (scratch or Scratch()).empty
-    root = new("root", (1, *planes.shape[1:]))
-    _C.luminance(planes, _LUMA[len(planes)], root[0], square_root=True, threads=threads)
-    fine, energies, lights = root, [], []
+    fine, energies, lights = planes, [], []
     for octave in range(OCTAVES):
         size = half((fine.shape[1], fine.shape[2]))
         coarse, pooled = new(f"light {octave}", (1, *size)), new(f"pooled {octave}", size)
         smooth = new(f"energy {octave}", size)
-        _C.pyramid_measure(fine, coarse, pooled, threads=threads)
+        if octave:
+            _C.pyramid_measure(fine, coarse, pooled, threads=threads)
+        else:
+            _measure_roots(fine, coarse, pooled, new, threads)
         _C.pyramid_smooth(pooled, smooth, threads=threads)
         energies.append(smooth)
         lights.append(coarse[0])
@@ -92,6 +95,22 @@ def measure(planes: Planes, valid: Mask | None, threads: int = 0, scratch: Scrat
         _C.pyramid_valid(np.ascontiguousarray(valid), seen, threads=threads)
         energies[0][seen == 0] = UNSEEN
     return Measured(energies, lights[0], _calm(energies[0]))
+
+
+def _measure_roots(
+    planes: Planes, coarse: Planes, pooled: Planes, new: Callable[[str, tuple[int, ...]], Planes], threads: int
+) -> None:
+    """The first octave, from the root of the luminance, which is never there as a whole: band by band."""
+    height, width = planes.shape[1:]
+    for top in range(0, height, _BAND):
+        first, end = max(0, top - _REACH), min(top + _BAND + _REACH, height)
+        root = new("root", (1, end - first, width))
+        _C.luminance(planes[:, first:end], _LUMA[len(planes)], root[0], square_root=True, threads=threads)
+        size = half((end - first, width))
+        below, energy = new("band's light", (1, *size)), new("band's energy", size)
+        _C.pyramid_measure(root, below, energy, threads=threads)
+        inner, place = slice((top - first) // 2, (top - first + _BAND) // 2), slice(top // 2, (top + _BAND) // 2)
+        coarse[:, place], pooled[place] = below[:, inner], energy[inner]
 
 
 def _calm(energy: Planes) -> float:

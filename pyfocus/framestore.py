@@ -90,9 +90,11 @@ class FrameStore:
             home = self._pages.pieces
             codes = self._pages.take(size, f"FrameStore.push: frame {len(self)}").view(np.uint16).reshape(planes.shape)
         planes = np.ascontiguousarray(planes)
-        _C.roots_encode(planes, codes, LOWEST, HIGHEST, 1 / STEP, threads=self.threads)
-        if home is not None:
-            self._pages.release_part(home, 0, size)
+        for c in range(len(planes)):
+            part = slice(c, c + 1)
+            _C.roots_encode(planes[part], codes[part], LOWEST, HIGHEST, 1 / STEP, threads=self.threads)
+            if home is not None:
+                self._pages.release_part(home, c * codes[0].nbytes, (c + 1) * codes[0].nbytes)
         self.shape = (planes.shape[0], planes.shape[1], planes.shape[2])
         self._frames.append(codes)
         self._homes.append(home)

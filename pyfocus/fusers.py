@@ -56,13 +56,14 @@ def resolve_fuser(
     threads: int = 0,
     device: str = "cpu",
     noise: tuple[float, float] | None = None,
+    depth: bool = True,
 ) -> FuserName | Fuser:
     """A network's fuser for its name, "focusdeep", a model's file (.pt, .onnx, .engine) or folder; for "auto" and
     "depthmap", which keep frames, their fusers; all else as it is.
 
-    ``domain``: that it has to work in, if that is known. The others as for :func:`pyfocus.nn.fusers.load_fuser`. Raises
-    ArgumentError for another name or domain, ReadError for a file that is no model, ResourceError without torch, ONNX
-    Runtime, TensorRT or the weights.
+    ``domain``: that it has to work in, if that is known; ``depth``: whether maps are wanted. The others as for
+    :func:`pyfocus.nn.fusers.load_fuser`. Raises ArgumentError for another name or domain, ReadError for a file that is
+    no model, ResourceError without torch, ONNX Runtime, TensorRT or the weights.
     """
     if isinstance(fuser, str) and fuser not in FUSERS:
         if not names_fuser(fuser):
@@ -79,7 +80,7 @@ def resolve_fuser(
     elif noise is not None:
         raise ArgumentError("stack: noise is for networks by name or file; leave it out")
     if fuser in ("auto", "depthmap"):
-        fuser = CombinedFuser(threads) if fuser == "auto" else DepthMapFuser(threads)
+        fuser = (CombinedFuser if fuser == "auto" else DepthMapFuser)(threads, depth=depth)
     wanted = getattr(fuser, "domain", None)
     if domain is not None and wanted not in (None, domain):
         raise ArgumentError(

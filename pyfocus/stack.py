@@ -19,6 +19,7 @@ from .arrays import Arrays, arrays_of
 from .bring import Brought
 from .burst import Array, Burst, Frame
 from .combine import CombinedFuser
+from .depthmap import DepthMapFuser
 from .errors import BurstError, RegistrationError, ResourceError
 from .fuse import Fuser
 from .fusers import FuserName, resolve_fuser
@@ -26,7 +27,9 @@ from .register import Motion, Progress, Registration, check_reference, choose_re
 from .stacker import Stacked, Stacker
 from .warp import Domain, Interpolation
 
-_BYTES_PER_PIXEL = 18  # per plane, at the peak of the default fuser: the warped frame, accumulators, scratch
+# Bytes at the peak: the warped frame, accumulators and scratch of the fold; the warped frame's mask, its luminance,
+# energies and the guide where frames are kept (the frame itself is counted by plane); Python, libraries and tiles.
+_FOLDED_PER_PLANE, _KEPT_PER_PIXEL, _PROCESS_BYTES = 18, 11, 250_000_000
 
 
 def stack(
@@ -63,9 +66,11 @@ def stack(
     started, tell = time.perf_counter(), progress or (lambda stage, done, total: None)
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
     arrays = arrays_of(device, device_memory)
-    fuser = resolve_fuser(fuser, domain=domain, threads=threads, device=device)
+    fuser = resolve_fuser(fuser, domain=domain, threads=threads, device=device, depth=depth)
+    ahead = 1
     if memory is not None:
-        burst = _use(burst, fuser, memory - _need(burst, memory))
+        room, ahead = _room(burst, fuser, memory)
+        burst = _use(burst, fuser, room)
     registration = transforms
     if registration is None and align and len(burst) > 1:
         wanted = check_reference(reference, len(burst))
@@ -80,13 +85,15 @@ def stack(
         threads=threads, device=arrays,
     )  # fmt: skip
     with _told_by(fuser, tell) as tell_all:
-        left_out = _fold(burst, registration, stacker, tell_all)
+        left_out = _fold(burst, registration, stacker, tell_all, ahead)
         result = stacker.finish()
     seconds = {"register": registered - started, "fuse": time.perf_counter() - registered}
     return Stacked(result.fused, result.meta, burst.names, result.crop, registration, left_out, seconds, threads)
 
 
-def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tell: Progress) -> list[str]:
+def _fold(
+    burst: Burst, registration: Registration | None, stacker: Stacker, tell: Progress, ahead: int = 1
+) -> list[str]:
     """Second pass: the reference first, then the others in order. Returns the names of frames left out."""
     count = len(burst)
     if registration is None:
@@ -107,7 +114,7 @@ def _fold(burst: Burst, registration: Registration | None, stacker: Stacker, tel
             )
         return stacker.bring(frame) if stacker.has_begun else frame
 
-    for done, (i, frame) in enumerate(read_ahead(burst, order, bring)):
+    for done, (i, frame) in enumerate(read_ahead(burst, order, bring, ahead=ahead)):
         tell("fuse", done, len(order))
         stacker.push_brought(frame, matrices[i], i)
         del frame  # before the one after the next is read, so that two exist at a time, not three
@@ -167,18 +174,24 @@ def _use(burst: Burst, fuser: FuserName | Fuser, room: int) -> Burst:
     return burst
 
 
-def _need(burst: Burst, memory: int) -> int:
-    """Bytes that the work itself takes. Raises ResourceError when that is more than ``memory``."""
+def _room(burst: Burst, fuser: FuserName | Fuser, memory: int) -> tuple[int, int]:
+    """Bytes that the work itself leaves of ``memory``, and how many frames may be read ahead of it.
+
+    Raises ResourceError when it takes more than all.
+    """
     first = burst[0]
     height, width = first.size
     planes = 1 if first.data.ndim == 2 and not first.is_mosaic else 3
-    need = planes * height * width * (_BYTES_PER_PIXEL + 4 * first.is_mosaic) + 3 * first.data.nbytes
+    each = _KEPT_PER_PIXEL + 4 * planes if isinstance(fuser, DepthMapFuser) else _FOLDED_PER_PLANE * planes
+    need = height * width * (each + 4 * planes * first.is_mosaic) + 2 * first.data.nbytes
     if need > memory:
         raise ResourceError(
             f"stack: frames of {first.size[1]} x {first.size[0]} px need {need / 1e9:.2f} GB, "
             f"memory allows {memory / 1e9:.2f} GB; raise it or use smaller frames"
         )
-    return int(need)
+    room = memory - need - _PROCESS_BYTES
+    ahead = int(room >= first.data.nbytes)
+    return max(0, room - ahead * first.data.nbytes), ahead
 
 
 def _kept(burst: Burst, room: int) -> Burst:

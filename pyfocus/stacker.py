@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,14 @@ class Stacked:
         """How much the sharpest frame stands out, (H, W) float32 in [0, 1] at the size of the picture, or None."""
         return self._map(self.fused.confidence)
 
+    def cut(self, rect: tuple[int, int, int, int]) -> Stacked:
+        """The part in (y0, x0, y1, x1) of the fused planes' pixels, even for mosaics; ``crop`` is moved with it."""
+        y0, x0, y1, x1 = rect
+        top, left = self.crop[:2]
+        step = 2 if self.is_mosaic else 1
+        fused = _cut(self.fused, tuple(v // step for v in rect))
+        return replace(self, fused=fused, crop=(top + y0, left + x0, top + y1, left + x1))
+
     def _map(self, plane: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float32] | None:
         if plane is None or self.meta.cfa is None:
             return plane
@@ -107,7 +115,7 @@ class Stacker:
     ) -> None:
         self._depth, self._threads = depth, threads
         place = arrays_of(device, device_memory)
-        self._wanted = resolve_fuser(fuser, domain=domain, threads=threads, device=place.name)
+        self._wanted = resolve_fuser(fuser, domain=domain, threads=threads, device=place.name, depth=depth)
         self._motion: Motion | None = motion if align else None
         self._equalise, self._crop = equalise, crop
         self._domain, self._interpolation = domain, interpolation

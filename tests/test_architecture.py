@@ -19,10 +19,10 @@ CSRC = ROOT / "csrc"
 # A module may import those before it. A folder is one room: its files import each other as they like.
 ORDER = (
     "errors", "arrays", "environment", "burst", "colour", "raw", "metrics", "io", "ahead", "staging", "affine",
-    "planes", "ecc", "align", "fuse", "framestore", "laplacian", "wavelet", "register", "warp", "equalise",
-    "bring", "develop", "simulate", "noise", "tiles", "tilework", "focus", "guided", "depthmap",
-    "combine", "relief", "kept", "networks", "network_bursts", "fusers", "stacker", "stack", "evaluate", "report",
-    "nn", "export", "cli", "__main__",
+    "planes", "defects", "ecc", "align", "fuse", "framestore", "laplacian", "wavelet", "register", "warp", "equalise",
+    "bring", "develop", "simulate", "noise", "tiles", "tilework", "focus", "guided", "depthmap", "combine", "relief",
+    "kept", "networks", "network_bursts", "fusers", "stacker", "stack", "slabs", "evaluate", "report", "nn", "export",
+    "cli", "__main__",
 )  # fmt: skip
 HOMES = {
     "rawpy": ("io",), "tifffile": ("io",), "imagecodecs": ("io",), "cv2": ("io",), "rich": ("cli",),

@@ -375,3 +375,13 @@ def test_the_pipeline_takes_it_by_name_and_gives_it_its_memory(small_bracket):
     for frame in burst:
         stacker.push(frame)
     assert np.array_equal(stacker.finish().image(), result.image())
+
+
+@pytest.mark.parametrize("size", [(131, 90), (128, 64), (33, 40)])
+def test_a_frame_is_measured_band_by_band_to_the_same_bits(monkeypatch, size):
+    planes = textured((3, *size))
+    whole = measure(planes, None)
+    monkeypatch.setattr("pyfocus.focus._BAND", 32)
+    bands = measure(planes, None)
+    for a, b in zip((*whole.energies, whole.light), (*bands.energies, bands.light), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -312,7 +312,7 @@ def test_step_and_pixel_come_from_the_files(tmp_path):
         (["--depth", "a.png", "--provenance", "a.png"], 2, "a.png is named twice as an output"),
         (["--fuser", "laplacian", "--near", "none"], 2, "--near none is for --fuser auto and depthmap"),
         (["--fuser", "depthmap", "--resume"], 2, "--resume is for networks"),
-        (["--fuser", "depthmap", "--memory", "500KB"], 1, "memory allows"),
+        (["--fuser", "depthmap", "--memory", "300KB"], 1, "memory allows"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, burst, words, code, says):

@@ -188,7 +188,7 @@ def _stack(commands: Any) -> None:
         "--memory",
         type=parse_memory,
         metavar="SIZE",
-        help="not to exceed, such as 2GB; what is left holds decoded frames",
+        help="not to exceed, such as 2GB; what is left holds frames",
     )
     add(
         "--device",
@@ -203,11 +203,18 @@ def _stack(commands: Any) -> None:
         action="store_true",
         help="keep a network's finished work beside the first output, and go on from it if there is some",
     )
-    from .surfaces import add_surfaces  # which knows UsageError from here
+    _more(command)
 
-    add_surfaces(command)
-    _align(command)
-    _talk(command)
+
+def _more(command: argparse.ArgumentParser) -> None:
+    """Groups of options that have files of their own, which know UsageError from here."""
+    from .choosing import add_choosing
+    from .repairing import add_repairing
+    from .slabbing import add_slabbing
+    from .surfaces import add_surfaces
+
+    for add in (add_choosing, add_slabbing, add_repairing, add_surfaces, _align, _talk):
+        add(command)
 
 
 def _align(command: argparse.ArgumentParser) -> None:

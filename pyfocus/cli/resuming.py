@@ -17,7 +17,22 @@ from .arguments import UsageError
 from .terminal import Terminal
 
 # Options that change what is folded. Device and threads are not among them: another gives the same to rounding.
-_OPTIONS = ("align", "equalise", "fuser", "interpolation", "motion", "noise", "order", "reference")
+_OPTIONS = (
+    "align",
+    "dark",
+    "equalise",
+    "every",
+    "first",
+    "flat",
+    "fuser",
+    "interpolation",
+    "last",
+    "motion",
+    "noise",
+    "order",
+    "reference",
+    "repair",
+)
 
 
 def resume_folder(options: argparse.Namespace) -> Path:
@@ -66,8 +81,12 @@ def run_facts(options: argparse.Namespace, domain: str, files: Sequence[Path]) -
         "model": [_facts(path) for path in exported_files(options.fuser)],
         "transforms": _facts(options.transforms) if options.transforms else None,
         "domain": domain,
-        **{name: getattr(options, name) for name in _OPTIONS},
+        **{name: _plain(getattr(options, name)) for name in _OPTIONS},
     }
+
+
+def _plain(value: Any) -> Any:
+    return _facts(value) if isinstance(value, Path) else value
 
 
 def _facts(path: Path) -> list[Any]:

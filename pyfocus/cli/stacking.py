@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .. import _C, __version__
 from ..burst import Array, Burst
@@ -23,7 +23,10 @@ from ..stack import stack
 from ..stacker import Stacked
 from ..warp import Domain
 from .arguments import UsageError
+from .choosing import choose_frames
+from .repairing import repair
 from .resuming import keep_work
+from .slabbing import slab_files, write_slabs
 from .surfaces import Job, check_depth, check_scale, surface_jobs, surface_targets, wants_depth
 from .terminal import Terminal
 
@@ -39,11 +42,14 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         fuser = choose_fuser(options)
     domain = choose_domain(options, sources, terminal, getattr(fuser, "domain", None))
     burst = read_burst(_files(sources), order="as-given", domain="raw" if domain == "raw" else "auto")
+    burst = choose_frames(burst, options)
     check_alignment(options, len(burst))
     check_scale(options, burst)
+    slabs = slab_files(options, len(burst))
     transforms = load_transforms(options.transforms, burst) if options.transforms else None
     if len(burst) == 1 and options.save_transforms and transforms is None:
         transforms = register(burst)  # one frame needs none, but it was asked to be written
+    burst = repair(burst, options, terminal)
     if len(burst) == 1:
         terminal.warn(f"{burst.names[0]} is the only frame: there is nothing to stack, it is written as it is")
     terminal.detail(f"stacking {len(burst)} frames, {burst.names[0]} to {burst.names[-1]}")
@@ -51,13 +57,16 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         terminal.detail(f"{options.fuser} runs in {fuser.runtime}")  # type: ignore[union-attr]
     keeping = keep_work(options, fuser, domain, _files(sources), terminal)
     with keeping, terminal.progress() as tell, terminal.catch_warnings():
-        stacked = stack(
-            burst, device=options.device, device_memory=options.gpu_memory,
-            fuser=fuser, domain=domain, motion=options.motion, reference=options.reference,
-            align=options.align, crop=options.crop, equalise=options.equalise, interpolation=options.interpolation,
-            depth=wants_depth(options),
-            transforms=transforms, memory=options.memory, progress=tell,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "device": options.device, "device_memory": options.gpu_memory, "fuser": fuser, "domain": domain,
+            "equalise": options.equalise, "interpolation": options.interpolation, "depth": wants_depth(options),
+            "memory": options.memory, "progress": tell,
+        }  # fmt: skip
+        place = {name: getattr(options, name) for name in ("align", "crop", "motion", "reference")}
+        place["transforms"] = transforms
+        if slabs:
+            burst, place = write_slabs(burst, slabs, options, {**how, **place}), {"align": False}
+        stacked = stack(burst, **how, **place)
         writer = _Writer(stacked, options)
         writer.write(tell)
     ended = time.perf_counter()
@@ -86,7 +95,7 @@ def choose_fuser(options: argparse.Namespace) -> FuserName | Fuser:
     if options.fuser in FUSERS:
         if options.noise is not None:
             raise UsageError(f"--noise is what a network is told; leave it out with --fuser {options.fuser}")
-        named = resolve_fuser(options.fuser)
+        named = resolve_fuser(options.fuser, depth=wants_depth(options))
         if isinstance(named, DepthMapFuser):
             named.near = options.near or "first"
         check_depth(options, named)

@@ -7,6 +7,7 @@ f-number. Without correction a picked detail brings its frame's brightness along
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,11 @@ from .planes import planes_of
 Gains = npt.NDArray[np.float64]
 _THUMB_PX = 256
 _DARK, _BRIGHT = 0.002, 0.9  # linear light that is neither noise nor clipped
+_SPILL = 5  # pixels of the small picture: as far from clipped light, what was cut off reaches when it is blurred
+_BLOCK = 16  # pixels of the small picture, a side: wide enough that defocus moves little light across its border
+_FEWEST = 100  # pixels of the small picture that both frames must have in common
+_STRANGE, _ROUNDS = 6.0, 10  # deviations from which a block counts nothing; how often that is judged anew
+_STEADY = 5e-4  # relative: blocks are not asked to agree better
 _MOST = 2.0  # a larger change is another scene, not drift
 
 
@@ -35,7 +41,8 @@ class Equaliser:
     """Gains per plane that bring each frame to the brightness of the first one given.
 
     The gain is the ratio of the light both frames have where they see the same and neither is clipped: going out of
-    focus moves light about, but keeps its sum.
+    focus moves light about, but keeps its sum. Blocks whose ratio is far from that of most, because something moved
+    there or light was cut off, have no say.
     """
 
     def __init__(self, levels: Meta | None = None, threads: int = 0) -> None:
@@ -52,7 +59,7 @@ class Equaliser:
         if self._reference is None or self._reference.shape != moved.shape:
             self._reference = moved
             return np.ones(count)
-        return np.array([_ratio(r, m, valid) for r, m in zip(self._reference, moved, strict=True)])
+        return gain_between(self._reference, moved, valid > 0)
 
 
 def thumb_of(frame: Frame, levels: Meta | None = None, *, threads: int = 0, arrays: Arrays = HOST) -> Thumb:
@@ -88,9 +95,58 @@ def _stride(factor: int) -> int:
     return next((s for s in (8, 6, 4, 3, 2) if factor % s == 0 and factor // s >= 2), 1)
 
 
-def _ratio(reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], valid: npt.NDArray[np.uint8]) -> float:
-    use = (valid > 0) & (reference > _DARK) & (reference < _BRIGHT) & (moved > _DARK) & (moved < _BRIGHT)
-    if use.sum() < 100:
+def gain_between(
+    reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_]
+) -> Gains:
+    """Factors (C,) that bring the light ``moved`` (C, h, w) to that of the reference, where both are ``valid`` (h, w).
+
+    Both are means over blocks, registered. A factor is 1 where the two have too little in common to tell.
+    """
+    use = valid & ~_near_clipped(reference, moved)
+    return np.array([_ratio(r, m, use) for r, m in zip(reference, moved, strict=True)])
+
+
+def _near_clipped(*frames: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Where light that any plane of a frame (C, h, w) has lost may be missing, (h, w)."""
+    found: npt.NDArray[np.bool_] = np.any([(frame > _BRIGHT).any(axis=0) for frame in frames], axis=0)
+    if not found.any():
+        return found
+    for axis in (0, 1):  # a square about each: its sides one after the other
+        sums = np.cumsum(np.pad(found, [(_SPILL + 1, _SPILL) if a == axis else (0, 0) for a in (0, 1)]), axis, int)
+        first = np.arange(found.shape[axis])
+        found = np.take(sums, first + 2 * _SPILL + 1, axis) > np.take(sums, first, axis)
+    return found
+
+
+def _ratio(reference: npt.NDArray[np.float32], moved: npt.NDArray[np.float32], use: npt.NDArray[np.bool_]) -> float:
+    """Light of the reference over the frame's, in what most blocks agree on (Tukey's biweight of their logarithms)."""
+    if use.sum() < _FEWEST:
         return 1.0
-    ratio = float(reference[use].sum(dtype=float) / moved[use].sum(dtype=float))
+    side = max(1, min(_BLOCK, min(use.shape) // 8))
+    area, ours, theirs = (_block_sums(plane, side) for plane in (use, reference * use, moved * use))
+    counts = (area > side * side / 4) & (ours > _DARK * area) & (theirs > _DARK * area)
+    if not counts.any():
+        return 1.0
+    ours, theirs = ours[counts], theirs[counts]
+    logs, weights = np.log(ours / theirs), np.minimum(ours, theirs)
+    middle = _median(logs, weights)
+    for _ in range(_ROUNDS):
+        off = logs - middle
+        spread = max(1.48 * _median(np.abs(off), weights), _STEADY)
+        share = np.square(np.clip(1 - np.square(off / (_STRANGE * spread)), 0, 1))
+        middle = float(np.log((share * ours).sum() / (share * theirs).sum()))
+    ratio = float(np.exp(middle))
     return ratio if 1 / _MOST < ratio < _MOST else 1.0
+
+
+def _block_sums(plane: npt.NDArray[Any], side: int) -> Gains:
+    """Sums over blocks of ``side`` pixels, those at the end smaller, as they come, float64."""
+    rows, columns = (np.arange(0, size, side) for size in plane.shape)
+    return np.add.reduceat(np.add.reduceat(plane, rows, axis=0, dtype=float), columns, axis=1).ravel()
+
+
+def _median(values: Gains, weights: Gains) -> float:
+    """The value that half of the weight lies below."""
+    order = np.argsort(values)
+    sums = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(sums, sums[-1] / 2)])

@@ -42,6 +42,7 @@ def stack_report(
         "frames": frame_reports(stacked),
         "frames_used": len(stacked.names) - len(stacked.left_out),
         "left_out": list(stacked.left_out),
+        "ghosts": {name: round(share, 6) for name, share in stacked.ghosts.items()},
         "reference": None if registration is None else stacked.names[registration.reference],
         "domain": "raw" if stacked.is_mosaic else "rgb",
         "crop": [y0, x0, y1, x1],

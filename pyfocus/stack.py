@@ -23,13 +23,14 @@ from .depthmap import DepthMapFuser
 from .errors import BurstError, RegistrationError, ResourceError
 from .fuse import Fuser
 from .fusers import FuserName, resolve_fuser
+from .ghosts import FEWEST_FRAMES, Ghosts
 from .register import Motion, Progress, Registration, check_reference, choose_reference, register_on
 from .stacker import Stacked, Stacker
 from .warp import Domain, Interpolation
 
 # Bytes at the peak: the warped frame, accumulators and scratch of the fold; the warped frame's mask, its luminance,
 # energies and the guide where frames are kept (the frame itself is counted by plane); Python, libraries and tiles.
-_FOLDED_PER_PLANE, _KEPT_PER_PIXEL, _PROCESS_BYTES = 18, 11, 250_000_000
+_FOLDED_PER_PLANE, _KEPT_PER_PIXEL, _PROCESS_BYTES = 18, 11, 300_000_000
 
 
 def stack(
@@ -42,6 +43,7 @@ def stack(
     align: bool = True,
     crop: bool = True,
     equalise: bool = True,
+    ghosts: bool = True,
     depth: bool = True,
     interpolation: Interpolation = "lanczos3",
     transforms: Registration | None = None,
@@ -57,9 +59,10 @@ def stack(
     fuses at full size, "raw" fuses the mosaic's planes and can give a DNG; images are the same in both. ``reference``:
     "auto" (the frame that the others are nearest to, so that all are resampled least), "first", "middle", "last" or an
     index. ``fuser``: as for :class:`Stacker`; "auto" is "laplacian" on a device, and where no frames can be kept.
-    ``transforms``: an earlier registration to use. ``crop``: cut to what every frame saw. ``depth``: also make the
-    depth and confidence maps. ``memory``: bytes not to exceed; what the accumulators leave of it keeps decoded frames
-    between the two passes, or what a fuser keeps. ``device``, ``device_memory``: as for :class:`Stacker`.
+    ``transforms``: an earlier registration to use. ``crop``: cut to what every frame saw. ``ghosts``: leave out what
+    only up to three frames in a row show, because it moved. ``depth``: also make the depth and confidence maps.
+    ``memory``: bytes not to exceed; what the accumulators leave of it keeps decoded frames between the two passes, or
+    what a fuser keeps. ``device``, ``device_memory``: as for :class:`Stacker`.
     ``progress(stage, done, total)`` is called from this thread and may raise; parts of a frame count. Raises
     BurstError, ReadError, RegistrationError, ResourceError.
     """
@@ -67,28 +70,38 @@ def stack(
     burst = frames if isinstance(frames, Burst) else Burst.from_arrays(frames)
     arrays = arrays_of(device, device_memory)
     fuser = resolve_fuser(fuser, domain=domain, threads=threads, device=device, depth=depth)
-    ahead = 1
-    if memory is not None:
-        room, ahead = _room(burst, fuser, memory)
-        burst = _use(burst, fuser, room)
-    registration = transforms
+    burst, ahead = _fit(burst, fuser, memory)
+    registration, watch = transforms, Ghosts(len(burst), threads) if ghosts and len(burst) >= FEWEST_FRAMES else None
     if registration is None and align and len(burst) > 1:
         wanted = check_reference(reference, len(burst))
-        found, arrays = register_on(arrays, burst, motion, threads, tell)
+        found, arrays = register_on(arrays, watch.watch(burst) if watch else burst, motion, threads, tell)
         registration = found.rebase(choose_reference(found, wanted))
     if registration is not None and len(registration.transforms) != len(burst):
         raise BurstError(f"stack: transforms are for {len(registration.transforms)} frames, the burst has {len(burst)}")
+    if watch:
+        _find_ghosts(watch, burst, registration, tell)
     registered = time.perf_counter()
     fuser = _or_fold(fuser, burst, registration, arrays)
     stacker = Stacker(
         fuser, domain=domain, align=False, equalise=equalise, crop=crop, depth=depth, interpolation=interpolation,
         threads=threads, device=arrays,
     )  # fmt: skip
+    stacker.ghosts = watch
     with _told_by(fuser, tell) as tell_all:
         left_out = _fold(burst, registration, stacker, tell_all, ahead)
         result = stacker.finish()
     seconds = {"register": registered - started, "fuse": time.perf_counter() - registered}
-    return Stacked(result.fused, result.meta, burst.names, result.crop, registration, left_out, seconds, threads)
+    moved = {burst.names[i]: share for i, share in watch.shares.items()} if watch else {}
+    return Stacked(result.fused, result.meta, burst.names, result.crop, registration, left_out, seconds, threads, moved)
+
+
+def _find_ghosts(watch: Ghosts, burst: Burst, found: Registration | None, tell: Progress) -> None:
+    """Judge the frames that will be fused; those that no registration has read are read for it."""
+    missing = watch.missing()
+    for done, _ in enumerate(read_ahead(watch.watch(burst), missing, lambda frame: None)):
+        tell("look", done, len(missing))
+    used = range(len(burst)) if found is None else np.flatnonzero(found.registered).tolist()
+    watch.find(np.stack([np.eye(3)] * len(burst)) if found is None else found.transforms, list(used))
 
 
 def _fold(
@@ -164,6 +177,14 @@ def _or_fold(fuser: FuserName | Fuser, burst: Burst, found: Registration | None,
         stacklevel=3,
     )
     return "laplacian"
+
+
+def _fit(burst: Burst, fuser: FuserName | Fuser, memory: int | None) -> tuple[Burst, int]:
+    """The burst as it is to be read within so much memory, and how many frames may be read ahead of the work."""
+    if memory is None:
+        return burst, 1
+    room, ahead = _room(burst, fuser, memory)
+    return _use(burst, fuser, room), ahead
 
 
 def _use(burst: Burst, fuser: FuserName | Fuser, room: int) -> Burst:

@@ -20,6 +20,7 @@ from .equalise import Equaliser
 from .errors import BurstError, DeviceError, RegistrationError, ResourceError
 from .fuse import Average, Fused, Fuser
 from .fusers import FuserName, resolve_fuser
+from .ghosts import Ghosts
 from .io import MIN_SIZE_PX, upright
 from .laplacian import Laplacian
 from .register import Motion, Registrar, Registration, luminance_of
@@ -37,7 +38,8 @@ class Stacked:
     """A stacked burst: the fused planes with their facts, and how it went.
 
     ``fused`` as the fuser gave it, cropped to ``crop`` (y0, x0, y1, x1 in reference pixels); ``meta`` of the burst;
-    ``registration`` or None when not aligned; ``left_out`` names the frames that were not used; ``seconds`` per stage.
+    ``registration`` or None when not aligned; ``left_out`` names the frames that were not used; ``seconds`` per stage;
+    ``ghosts``: the share of each frame that was left out because something moved there, by name, where there is some.
     """
 
     fused: Fused
@@ -48,6 +50,7 @@ class Stacked:
     left_out: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     threads: int = 0
+    ghosts: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_mosaic(self) -> bool:
@@ -124,6 +127,7 @@ class Stacker:
         self._used: list[Matrix] = []
         self._names: list[str] = []
         self.left_out: list[str] = []
+        self.ghosts: Ghosts | None = None  # what frames show that is not to be folded, by their places
         self._begun, self._warned = False, False
         self._work_on(place)
 
@@ -263,6 +267,8 @@ class Stacker:
         frame = self._bringer.here(brought)
         gain = self._equaliser.gain(brought.thumb or frame, matrix) if self._equalise else 1.0
         planes, valid = self._warper.warp(frame, matrix, self._size, gain)
+        if self.ghosts is not None:
+            valid = self.ghosts.cut(int(place), valid, self._arrays)
         if self._arrays.is_device and getattr(self._fuser, "arrays", HOST) is not self._arrays:
             planes, valid = self._arrays.to_host(planes), self._arrays.to_host(valid)  # a fuser that knows only NumPy
         self._fuser.push(planes, valid, index=place)

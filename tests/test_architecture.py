@@ -20,9 +20,9 @@ CSRC = ROOT / "csrc"
 ORDER = (
     "errors", "arrays", "environment", "burst", "colour", "raw", "metrics", "io", "ahead", "staging", "affine",
     "planes", "defects", "ecc", "align", "fuse", "framestore", "laplacian", "wavelet", "register", "warp", "equalise",
-    "bring", "develop", "simulate", "noise", "tiles", "tilework", "focus", "guided", "depthmap", "combine", "relief",
-    "kept", "networks", "network_bursts", "fusers", "stacker", "stack", "slabs", "evaluate", "report", "nn", "export",
-    "cli", "__main__",
+    "ghosts", "bring", "develop", "simulate", "noise", "tiles", "tilework", "focus", "guided", "depthmap", "combine",
+    "relief", "kept", "networks", "network_bursts", "fusers", "stacker", "stack", "slabs", "evaluate", "report", "nn",
+    "export", "cli", "__main__",
 )  # fmt: skip
 HOMES = {
     "rawpy": ("io",), "tifffile": ("io",), "imagecodecs": ("io",), "cv2": ("io",), "rich": ("cli",),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 
-LIMIT = 450_000_000
+LIMIT = 520_000_000
 SIZE, FRAMES = (1200, 1600), 30  # as planes they are 690 MB, and 230 MB as they are kept
 
 

@@ -91,7 +91,7 @@ def test_a_state_past_the_limit_lies_in_a_file(tmp_path):
 
 def test_frames_past_the_limit_of_the_pipeline_lie_in_a_file():
     frames = [np.uint8(255 * f.transpose(1, 2, 0)) for f in textured(3, (3, 64, 64))]
-    need = 3 * 64 * 64 * 18 + 3 * frames[0].nbytes + 250_000_000  # and of Python, libraries, tiles
+    need = 3 * 64 * 64 * 18 + 3 * frames[0].nbytes + 300_000_000  # and of Python, libraries, tiles
     images = []
     for memory in (None, need + 2 * 3 * 64 * 64, need + 10**6):
         fuser = BurstFuser(Pick("rgb", 3, 2), threads=1)

@@ -230,6 +230,12 @@ def _align(command: argparse.ArgumentParser) -> None:
     add("--no-align", dest="align", action="store_false", help="take the frames as they lie")
     add("--interpolation", choices=INTERPOLATIONS, default="lanczos3", help="default: %(default)s")
     add("--no-equalise", dest="equalise", action="store_false", help="keep the frames' differences in brightness")
+    add(
+        "--ghosts",
+        choices=("on", "off"),
+        default="on",
+        help="on (the default): leave out what up to three frames in a row show and their neighbours do not",
+    )
     add("--no-crop", dest="crop", action="store_false", help="keep borders that not every frame saw")
     add("--save-transforms", type=Path, metavar="FILE", help="write the alignment as JSON")
     add("--transforms", type=Path, metavar="FILE", help="use an alignment that was saved")
@@ -290,6 +296,7 @@ def _optics(command: argparse.ArgumentParser) -> None:
     add("--jitter", type=float, default=1.0, metavar="PX", help="random shift per frame (default: %(default)s)")
     add("--rotation", type=float, default=0.0, metavar="DEG", help="random turn per frame (default: %(default)s)")
     add("--flicker", type=float, default=0.0, metavar="F", help="largest change of exposure (default: %(default)s)")
+    add("--ghost", type=int, default=0, metavar="N", help="frames that a beetle walks through (default: %(default)s)")
     add(
         "--blur",
         type=float,

@@ -25,6 +25,7 @@ _OPTIONS = (
     "first",
     "flat",
     "fuser",
+    "ghosts",
     "interpolation",
     "last",
     "motion",

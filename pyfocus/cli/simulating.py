@@ -60,7 +60,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     try:
         return Settings(
             frames=options.frames, blur_px=options.blur, breathing=options.breathing, jitter_px=options.jitter,
-            rotation_deg=options.rotation, flicker=options.flicker, iso=options.iso, raw=options.raw, seed=options.seed,
+            rotation_deg=options.rotation, flicker=options.flicker, ghost=options.ghost, iso=options.iso,
+            raw=options.raw, seed=options.seed,
         )  # fmt: skip
     except ArgumentError as error:
         raise UsageError(str(error)) from error

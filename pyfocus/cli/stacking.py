@@ -59,8 +59,8 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     with keeping, terminal.progress() as tell, terminal.catch_warnings():
         how: dict[str, Any] = {
             "device": options.device, "device_memory": options.gpu_memory, "fuser": fuser, "domain": domain,
-            "equalise": options.equalise, "interpolation": options.interpolation, "depth": wants_depth(options),
-            "memory": options.memory, "progress": tell,
+            "equalise": options.equalise, "ghosts": options.ghosts == "on", "interpolation": options.interpolation,
+            "depth": wants_depth(options), "memory": options.memory, "progress": tell,
         }  # fmt: skip
         place = {name: getattr(options, name) for name in ("align", "crop", "motion", "reference")}
         place["transforms"] = transforms
@@ -255,6 +255,8 @@ def _files(sources: Sequence[FrameSource]) -> list[Path]:
 
 
 def _explain(stacked: Stacked, terminal: Terminal) -> None:
+    for name, share in stacked.ghosts.items():
+        terminal.detail(f"{name}: something moved there, {100 * share:.2f} % of it is left out (--ghosts off keeps it)")
     registration = stacked.registration
     if registration is None:
         return

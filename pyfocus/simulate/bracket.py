@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from ..burst import Array, Burst, Frame, Meta
 from ..colour import encode_u16
 from ..errors import ArgumentError, WriteError
 from .camera import BLACK_DN, NEUTRAL, WHITE_DN, expose, invert, move, soften
+from .intruder import walk_through
 from .lens import Lens, build_lens
-from .surfaces import Float
+from .surfaces import Float, Surface
 
 # Linear sRGB primaries from CIE XYZ (D65), IEC 61966-2-1: the simulated camera sees in these.
 XYZ_TO_SRGB = (
@@ -49,7 +50,8 @@ class Settings:
     ``frames`` focus from the nearest to the farthest depth. ``blur_px`` is the disc radius over that whole
     distance. ``breathing`` is the growth of the image from first to last frame (0.02 = 2 %), ``jitter_px``
     and ``rotation_deg`` the standard deviation of each frame's shift and turn, ``flicker`` the largest
-    relative change of exposure. ``iso`` from 0 (clean) to 1 (very noisy) sets shot and read noise, None
+    relative change of exposure, ``ghost`` the number of frames, in a row, that something walks through, which the truth
+    does not show. ``iso`` from 0 (clean) to 1 (very noisy) sets shot and read noise, None
     leaves noise out. ``raw`` frames are RGGB mosaics, softened by ``softness_px`` (Gaussian sigma) as lens
     and filter do; None means 0.8 for raw frames and 0 for others.
     """
@@ -60,6 +62,7 @@ class Settings:
     jitter_px: float = 1.0
     rotation_deg: float = 0.0
     flicker: float = 0.0
+    ghost: int = 0
     iso: float | None = None
     raw: bool = False
     softness_px: float | None = None
@@ -68,6 +71,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ArgumentError(f"simulate: frames must be at least 1, got {self.frames}")
+        if not 0 <= self.ghost <= self.frames:
+            raise ArgumentError(
+                f"simulate: ghost must be 0 to the {self.frames} frames, got {self.ghost}; 1 to 3 is common"
+            )
         for name in ("blur_px", "jitter_px", "rotation_deg", "flicker", "softness_px", "iso"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < np.inf:
@@ -108,7 +115,8 @@ class Bracket(Sequence[Array]):
     Frames are mosaics (H, W) uint16 when ``settings.raw``, else sRGB images (H, W, 3) uint16. ``truth`` (H,
     W, 3) float32 in linear light is the scene sharp everywhere, ``depth`` (H, W) its depth, both in the
     geometry of frame ``reference``. ``focus`` (N,) holds the depth each frame focuses on, ``transforms`` (N,
-    2, 3) float64 the maps from reference to frame, ``gains`` (N,) the exposures.
+    2, 3) float64 the maps from reference to frame, ``gains`` (N,) the exposures; ``ghosts`` what walks through, by
+    the numbers of the frames that see it.
     """
 
     settings: Settings
@@ -120,6 +128,7 @@ class Bracket(Sequence[Array]):
     reference: int
     lens: Lens
     margin_px: int
+    ghosts: dict[int, Surface] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.settings.frames
@@ -136,7 +145,10 @@ class Bracket(Sequence[Array]):
 
     def light(self, index: int) -> Float:
         """Frame ``index`` (H, W, 3) as the sensor receives it: linear, before noise and clipping."""
-        view = self.lens.render(float(self.focus[index]))
+        lens = self.lens
+        if index in self.ghosts:
+            lens = replace(lens, surfaces=[*lens.surfaces, self.ghosts[index]])
+        view = lens.render(float(self.focus[index]))
         h, w = self.depth.shape
         view = move(view, self.transforms[index], (h, w), self.margin_px)
         return np.asarray(soften(view, self.settings.sigma_px) * self.gains[index], np.float32)
@@ -193,7 +205,11 @@ def simulate(photo: Array, depth: Array, settings: Settings | None = None, **cha
     scene = np.pad(photo, (*border, (0, 0)), mode="symmetric"), np.pad(depth, border, mode="symmetric")
     lens = build_lens(*scene, settings.blur_px, near - far)
     truth = soften(photo, settings.sigma_px)
-    return Bracket(settings, truth, depth, focus, transforms, gains, settings.frames // 2, lens, margin)
+    ghosts: dict[int, Surface] = {}
+    if settings.ghost:
+        size = (int(depth.shape[0]), int(depth.shape[1]))
+        ghosts = walk_through(size, focus, settings.ghost, margin + reach, reach, settings.seed)
+    return Bracket(settings, truth, depth, focus, transforms, gains, settings.frames // 2, lens, margin, ghosts)
 
 
 def draw_motion(shape: tuple[int, ...], settings: Settings) -> tuple[npt.NDArray[np.float64], Float]:
@@ -235,7 +251,7 @@ def write_bracket(bracket: Bracket, folder: str | Path, *, overwrite: bool = Fal
     """Write ``frames/IMG_0000.dng|.tif`` ..., ``truth.tif``, ``depth.png``, ``scene.json``; frame paths back.
 
     The truth is 16-bit sRGB, depth 16 bit with 65535 = near; ``scene.json`` holds the settings, transforms
-    (from reference to frame), focus depths and exposures. WriteError when something is there already.
+    (from reference to frame), focus depths, exposures and the frames with a ghost. WriteError when something is there.
     """
     from ..io import write_dng, write_image
 
@@ -276,6 +292,7 @@ def _write_scene(bracket: Bracket, path: Path, overwrite: bool) -> None:
         "reference": bracket.reference,
         "focus": bracket.focus.tolist(),
         "gains": bracket.gains.tolist(),
+        "ghost_frames": sorted(bracket.ghosts),
         "transforms": bracket.transforms.tolist(),
     }
     with atomic(path, overwrite) as file:

@@ -32,6 +32,7 @@ def mosaics(frames: np.ndarray, size: tuple[int, int]) -> list[Frame]:
 
 
 def both(frames: Any, **how: Any) -> tuple[pyfocus.Stacked, pyfocus.Stacked]:
+    how = {"fuser": "laplacian", **how}  # by default the host keeps frames, a device does not
     before = _C.device_in_use()
     there = pyfocus.stack(frames, device="cuda", **how)
     assert _C.device_in_use() == before, "device memory was left behind"
@@ -45,6 +46,22 @@ def assert_alike(here: pyfocus.Stacked, there: pyfocus.Stacked) -> None:
     for one, other in ((here.depth(), there.depth()), (here.confidence(), there.confidence())):
         assert one is not None and other is not None
         assert np.mean(np.abs(one - other) > 1e-3) < 1e-3  # a tie may fall the other way
+
+
+def test_what_moved_is_left_out_on_both_sides():
+    texture = np.kron(np.random.default_rng(5).random((40, 50, 3)), np.ones((4, 4, 1))) * 0.5 + 0.2
+    y, x = np.mgrid[:160, :200]
+    frames = []
+    for k in range(8):
+        frame, reach = texture, abs(k - 4) + 1
+        for axis in (0, 1):
+            frame = sum(np.roll(frame, s, axis) for s in range(-reach, reach + 1)) / (2 * reach + 1)
+        if k == 3:
+            frame = np.where(((y - 80) ** 2 + (x - 100) ** 2 < 24**2)[..., None], 0.02, frame)
+        frames.append(np.rint(65535 * frame).astype(np.uint16))
+    here, there = both(frames)
+    assert list(here.ghosts) == list(there.ghosts) == ["frame 3"]
+    assert here.ghosts["frame 3"] == pytest.approx(there.ghosts["frame 3"], rel=0.02)
 
 
 def test_pictures_stack_to_the_same_on_both_sides(small_bracket):
@@ -88,14 +105,16 @@ def test_a_fuser_that_knows_only_numpy_gets_numpy(small_bracket):
 
 def test_too_little_memory_falls_back_to_the_cpu_with_one_warning(small_bracket):
     frames = [np.rint(np.clip(f, 0, 1) * 65535).astype(np.uint16) for f in small_bracket.frames[:2, :96, :96]]
-    here = pyfocus.stack(frames)
+    here = pyfocus.stack(frames, fuser="laplacian")
     for memory in (1000, 400_000):  # not even a frame; a frame but no accumulators
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
-            there = pyfocus.stack(frames, device="cuda", device_memory=_C.device_in_use() + memory)
+            there = pyfocus.stack(frames, fuser="laplacian", device="cuda", device_memory=_C.device_in_use() + memory)
         assert [w.category for w in seen] == [RuntimeWarning] and "goes on on the CPU" in str(seen[0].message)
         np.testing.assert_array_equal(there.fused.image, here.fused.image)
-    assert_alike(here, pyfocus.stack(frames, device="cuda", device_memory=_C.device_in_use() + 50_000_000))
+    assert_alike(
+        here, pyfocus.stack(frames, fuser="laplacian", device="cuda", device_memory=_C.device_in_use() + 50_000_000)
+    )
 
 
 def test_device_memory_that_the_device_has_not(small_bracket):
@@ -105,10 +124,10 @@ def test_device_memory_that_the_device_has_not(small_bracket):
     _C.device_limit(_C.device_in_use() + 300_000)
     try:
         with pytest.warns(RuntimeWarning, match="out of memory on device 0.*goes on on the CPU"):
-            there = pyfocus.stack(frames, device="cuda")
+            there = pyfocus.stack(frames, fuser="laplacian", device="cuda")
     finally:
         _C.device_limit(0)
-    np.testing.assert_array_equal(there.fused.image, pyfocus.stack(frames).fused.image)
+    np.testing.assert_array_equal(there.fused.image, pyfocus.stack(frames, fuser="laplacian").fused.image)
 
 
 def test_memory_does_not_grow_with_frames_or_failing_calls(small_bracket):

@@ -113,9 +113,11 @@ def repaired(
 
     def read(i: int) -> Frame:
         frame = burst[i]
-        for defects in known:
+        if levels is not None or gain is not None:
+            frame = _corrected(frame, levels, gain)
+        for defects in known:  # now, since a hot pixel's own dark value would be taken off its neighbours' median
             frame = defects.mend(frame)
-        return frame if levels is None and gain is None else _corrected(frame, levels, gain)
+        return frame
 
     return Burst(burst.names, read)
 

@@ -49,20 +49,39 @@ def stack_slabs(
     left out. ``settings`` and errors as for :func:`pyfocus.stack`; ``fuser``: a name, or one that can begin anew.
     """
     parts = slab_ranges(len(burst), size, overlap)
-    if transforms is None and align and len(burst) > 1:
-        wanted = check_reference(reference, len(burst))
-        found = register(burst, motion=motion, threads=settings.get("threads", 0), progress=settings.get("progress"))
-        transforms = found.rebase(choose_reference(found, wanted))
+    if transforms is None and align:
+        progress = settings.get("progress")
+        transforms = register_once(burst, motion, reference, threads=settings.get("threads", 0), progress=progress)
     rect = None
     if transforms is not None and crop:
         y0, x0, y1, x1 = common_valid_rect(transforms.transforms[transforms.registered], transforms.size)
         rect = y0 + y0 % 2, x0 + x0 % 2, y1 - y1 % 2, x1 - x1 % 2
+    fuser = settings.get("fuser")
+    memory = getattr(fuser, "memory", None)  # what the pipeline sets for one stack is of that one
     for part in parts:
         some = None if transforms is None else _part(transforms, part)
         if some is not None and not some.registered.any():
             continue
         stacked = stack(burst.chosen(part), align=False, crop=False, transforms=some, **settings)
+        if hasattr(fuser, "memory"):
+            fuser.memory = memory  # type: ignore[union-attr]
         yield stacked if rect is None else stacked.cut(rect)
+
+
+def register_once(
+    burst: Burst,
+    motion: Motion = "similarity",
+    reference: str | int = "auto",
+    *,
+    threads: int = 0,
+    progress: Any = None,
+) -> Registration | None:
+    """Where all frames lie, for all slabs; None for one frame. Arguments as for :func:`stack_slabs`."""
+    if len(burst) < 2:
+        return None
+    wanted = check_reference(reference, len(burst))
+    found = register(burst, motion=motion, threads=threads, progress=progress)
+    return found.rebase(choose_reference(found, wanted))
 
 
 def _part(whole: Registration, part: range) -> Registration:

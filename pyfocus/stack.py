@@ -99,7 +99,7 @@ def _find_ghosts(watch: Ghosts, burst: Burst, found: Registration | None, tell: 
     """Judge the frames that will be fused; those that no registration has read are read for it."""
     missing = watch.missing()
     for done, _ in enumerate(read_ahead(watch.watch(burst), missing, lambda frame: None)):
-        tell("look", done, len(missing))
+        tell("look", done + 1, len(missing))
     used = range(len(burst)) if found is None else np.flatnonzero(found.registered).tolist()
     watch.find(np.stack([np.eye(3)] * len(burst)) if found is None else found.transforms, list(used))
 

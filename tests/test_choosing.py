@@ -65,3 +65,17 @@ def test_frames_of_a_burst_may_be_chosen_by_number():
         burst.chosen([])
     with pytest.raises(IndexError):
         burst.chosen([5])
+
+
+def test_heights_count_the_frames_between(frames, tmp_path):
+    alike = (
+        [frames, "--every", "2", "--step-um", "5"],
+        [*(frames / f"f{i}.tif" for i in (0, 2, 4, 6)), "--step-um", "10"],
+    )
+    heights = []
+    for i, words in enumerate(alike):
+        done = command.run("stack", *words, "-o", f"o{i}.tif", "--no-align", "--height", f"h{i}.tif", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        heights.append(tifffile.imread(tmp_path / f"h{i}.tif"))
+    np.testing.assert_array_equal(*heights)
+    assert heights[0].max() > 15  # of at most 30

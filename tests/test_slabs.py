@@ -70,7 +70,9 @@ def test_the_command_writes_slabs_and_their_stack(tmp_path):
     assert done.returncode == 0, done.stderr
     names = [f"out_slab{i:02d}.tif" for i in (1, 2, 3)]
     assert sorted(p.name for p in tmp_path.glob("out*")) == ["out.tif", *names]
-    assert [frame["name"] for frame in json.loads(done.stdout)["frames"]] == names
+    told = json.loads(done.stdout)
+    assert [frame["name"] for frame in told["frames"]] == [f"f{i}.tif" for i in range(7)]
+    assert [output["path"] for output in told["outputs"]] == ["out.tif", *names] and told["frames_used"] == 7
     shapes = {tifffile.imread(tmp_path / name).shape for name in ("out.tif", *names)}
     assert len(shapes) == 1
     alone = pyfocus.stack([tifffile.imread(tmp_path / name) for name in names], align=False).image()
@@ -83,8 +85,9 @@ def test_the_command_writes_slabs_and_their_stack(tmp_path):
         (["--slab-overlap", "2"], 2, "--slab-overlap is for --slab"),
         (["--slab", "1"], 2, "--slab must be 2 or more"),
         (["--slab", "3", "--slab-overlap", "3"], 2, "from 0 to below it, got 3 and 3"),
-        (["--slab", "3", "--save-transforms", "t.json"], 2, "are for one stack; leave them out with --slab"),
+        (["--slab", "3", "--save-transforms", "t.json"], 2, "are for one stack, not for --slab"),
         (["--slab", "x"], 2, "--slab"),
+        (["--slab", "2", "--depth", "d.png"], 2, "what is written of the depth are for one stack"),
     ],
 )
 def test_what_the_command_refuses(tmp_path, words, code, says):
@@ -99,3 +102,41 @@ def test_slabs_that_are_there_already_are_not_replaced(tmp_path):
     (tmp_path / "o_slab02.tif").write_bytes(b"mine")
     words = ("stack", "f0.tif", "f1.tif", "f2.tif", "f3.tif", "-o", "o.tif", "--slab", "2")
     command.refuse(*words, cwd=tmp_path, code=1, says="o_slab02.tif")
+
+
+def test_an_input_is_never_replaced_by_a_slab(tmp_path):
+    frames_in(tmp_path, 4)
+    (tmp_path / "f3.tif").rename(tmp_path / "o_slab01.tif")
+    words = ("stack", "f0.tif", "f1.tif", "f2.tif", "o_slab01.tif", "-o", "o.tif", "--slab", "2", "--overwrite")
+    command.refuse(*words, cwd=tmp_path, code=2, says="o_slab01.tif, a slab's file, is an input or another output")
+    (tmp_path / "o_slab01.tif").unlink()
+    words = ("stack", "f0.tif", "f1.tif", "f2.tif", "-o", "o.tif", "-o", "o_slab01.tif", "--slab", "2")
+    command.refuse(*words, cwd=tmp_path, code=2, says="is an input or another output")
+
+
+def test_frames_that_no_slab_has_are_told(tmp_path):
+    frames_in(tmp_path, 5)
+    noise = np.random.default_rng(2).integers(0, 65535, (90, 120, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "f2.tif", noise, photometric="rgb")
+    done = command.run("stack", *[f"f{i}.tif" for i in range(5)], "-o", "o.tif", "--slab", "2", "--json", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    assert done.returncode == 0 and told["left_out"] == ["f2.tif"] and told["frames_used"] == 4
+    assert "f2.tif was left out: it could not be registered" in done.stderr
+
+
+def test_memory_is_given_anew_to_each_slab(small_bracket):
+    frames = [np.rint(f * 65535).astype(np.uint16) for f in np.clip(small_bracket.frames, 0, 1)]
+    fuser = pyfocus.DepthMapFuser()
+    for _ in stack_slabs(pyfocus.Burst.from_arrays(frames), 2, fuser=fuser, align=False, memory=400_000_000):
+        assert fuser.memory is None
+
+
+def test_slabs_are_not_searched_for_ghosts_again(tmp_path, monkeypatch):
+    from pyfocus.cli import slabbing
+
+    frames_in(tmp_path, 4)
+    seen = {}
+    monkeypatch.setattr(slabbing, "stack", lambda burst, **how: seen.update(how) or pyfocus.stack(burst, **how))
+    files = [tmp_path / f"f{i}.tif" for i in range(4)]
+    slabbing.stack_written(files, pyfocus.read_burst(files), None, {"fuser": "average", "ghosts": True})
+    assert seen["ghosts"] is False and seen["align"] is False

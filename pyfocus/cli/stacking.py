@@ -26,7 +26,7 @@ from .arguments import UsageError
 from .choosing import choose_frames
 from .repairing import repair
 from .resuming import keep_work
-from .slabbing import slab_files, write_slabs
+from .slabbing import slab_files, stack_written, write_slabs
 from .surfaces import Job, check_depth, check_scale, surface_jobs, surface_targets, wants_depth
 from .terminal import Terminal
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
     burst = choose_frames(burst, options)
     check_alignment(options, len(burst))
     check_scale(options, burst)
-    slabs = slab_files(options, len(burst))
+    slabs = slab_files(options, len(burst), [*_files(sources), *targets])
     transforms = load_transforms(options.transforms, burst) if options.transforms else None
     if len(burst) == 1 and options.save_transforms and transforms is None:
         transforms = register(burst)  # one frame needs none, but it was asked to be written
@@ -65,8 +65,10 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         place = {name: getattr(options, name) for name in ("align", "crop", "motion", "reference")}
         place["transforms"] = transforms
         if slabs:
-            burst, place = write_slabs(burst, slabs, options, {**how, **place}), {"align": False}
-        stacked = stack(burst, **how, **place)
+            slabs, found = write_slabs(burst, slabs, options, {**how, **place})
+            stacked = stack_written(slabs, burst, found, how)
+        else:
+            stacked = stack(burst, **how, **place)
         writer = _Writer(stacked, options)
         writer.write(tell)
     ended = time.perf_counter()
@@ -77,7 +79,7 @@ def run(options: argparse.Namespace, terminal: Terminal) -> int:
         stacked,
         version=__version__,
         inputs=_files(sources),
-        outputs=targets,
+        outputs=[*targets, *slabs],
         seconds={**stacked.seconds, **writer.seconds, "total": ended - started},
         threads=_C.threads(),
         warnings=terminal.warnings,

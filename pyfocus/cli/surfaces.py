@@ -105,6 +105,8 @@ def check_scale(options: argparse.Namespace, burst: Burst) -> None:
 def surface_jobs(stacked: Stacked, options: argparse.Namespace) -> list[Job]:
     """What to write beside depth and confidence, each by a function of its path."""
     step = options.step_um or stacked.meta.step_um
+    if step is not None:
+        step *= options.every or 1  # frames between were not taken
     pixel = options.pixel_um or stacked.meta.pixel_um
     end: End = "last" if options.near == "last" else "first"
     frames, over = len(stacked.names), bool(options.overwrite)

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 TORCH := $(shell grep '^torch==' constraints.txt)
 # Builds engines without a card; there are no wheels of it for other machines.
 RTX := "tensorrt-rtx-cu13; sys_platform == 'linux' and platform_machine == 'x86_64'"
-SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/tensorrt/* csrc/include/pyfocus/*.h)
+SOURCES := $(wildcard csrc/*.cpp csrc/*.h csrc/*.cu csrc/*.cuh csrc/bindings/* csrc/stack/* csrc/tensorrt/* csrc/include/pyfocus/*.h)
 FORMATTED := $(filter-out csrc/third_party/% %.map,$(SOURCES)) $(wildcard tests/*.cpp examples/*/*.cpp)
 
 # Architectures of `make wheel` and of the editable build, semicolons between them; empty: all that CMakeLists.txt names.

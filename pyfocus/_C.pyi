@@ -341,3 +341,30 @@ def roots_encode(
     values: _Array, codes: _Array, lowest: float, highest: float, scale: float, threads: int = 0
 ) -> None: ...
 def roots_lookup(codes: Sequence[_Array], table: _Array, destination: _Array, threads: int = 0) -> None: ...
+
+class HostArray:
+    """float32 values in the host's memory, for np.asarray."""
+
+class Stack:
+    """The pipeline on the host, in C++."""
+
+    def __init__(
+        self,
+        fuser: str,
+        *,
+        domain: str = "rgb",
+        motion: str = "similarity",
+        interpolation: str = "lanczos3",
+        align: bool = True,
+        equalise: bool = True,
+        crop: bool = True,
+        depth: bool = True,
+        threads: int = 0,
+    ) -> None: ...
+    @property
+    def crop(self) -> tuple[int, int, int, int]: ...
+    def push(
+        self, pixels: _Array, meta: object, transform: Sequence[float] | None = None, place: float = 0.0
+    ) -> tuple[bool, list[float], float, int, bool]: ...
+    def preview(self, halvings: int = 0) -> HostArray: ...
+    def finish(self) -> tuple[HostArray, HostArray | None, HostArray | None]: ...

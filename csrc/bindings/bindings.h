@@ -14,5 +14,6 @@ void bind_deform_conv(pybind11::module_& m);
 void bind_tile(pybind11::module_& m);
 void bind_wavelet(pybind11::module_& m);
 void bind_depth(pybind11::module_& m);
+void bind_stack(pybind11::module_& m);
 
 }  // namespace pyfocus

@@ -55,4 +55,5 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   bind_tile(m);
   bind_wavelet(m);
   bind_depth(m);
+  bind_stack(m);
 }

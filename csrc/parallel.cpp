@@ -12,8 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "check.h"
-
 namespace pyfocus {
 namespace {
 
@@ -22,7 +20,6 @@ struct Job {
   void* context = nullptr;
   int64_t count = 0, grain = 1;
   std::atomic<int64_t> next{0};
-  const std::atomic<bool>* cancelled = nullptr;
   std::exception_ptr error;
   std::mutex error_lock;
 
@@ -31,7 +28,6 @@ struct Job {
       const int64_t begin = next.fetch_add(grain);
       if (begin >= count) return;
       try {
-        if (cancelled && cancelled->load(std::memory_order_relaxed)) fail(ErrorKind::Cancelled, "cancelled");
         body(context, begin, std::min(begin + grain, count));
       } catch (...) {
         const std::lock_guard<std::mutex> hold(error_lock);
@@ -110,8 +106,6 @@ Pool& pool() {
 }
 
 thread_local bool inside_pool = false;  // a nested call runs on its own thread
-thread_local const Runner* runner_here = nullptr;
-thread_local const std::atomic<bool>* cancelled_here = nullptr;
 
 int processors() {
   cpu_set_t set;
@@ -127,17 +121,6 @@ std::atomic<int> default_threads{0};
 int threads() {
   const int set = default_threads.load();
   return set > 0 ? set : processors();
-}
-
-ParallelScope::ParallelScope(const Runner* runner, const std::atomic<bool>* cancelled)
-    : runner_before_(runner_here), cancelled_before_(cancelled_here) {
-  runner_here = runner && runner->run ? runner : nullptr;
-  cancelled_here = cancelled;
-}
-
-ParallelScope::~ParallelScope() {
-  runner_here = runner_before_;
-  cancelled_here = cancelled_before_;
 }
 
 void set_threads(int count) { default_threads.store(std::clamp(count, 0, 1024)); }
@@ -165,11 +148,8 @@ void parallel_chunks(int64_t count, int64_t grain, int wanted, RangeBody body, v
     auto* w = static_cast<Wrapped*>(c);
     w->body(w->context, begin, end);
   };
-  job.cancelled = cancelled_here;
   if (seats <= 1 || inside_pool)
     job.run();
-  else if (runner_here)
-    runner_here->run(runner_here->user, seats, [](void* of, int) { static_cast<Job*>(of)->run(); }, &job);
   else
     pool().run(job, seats);
   if (job.error) std::rethrow_exception(job.error);

@@ -8,6 +8,7 @@
 
 #include "array.h"
 #include "bindings.h"
+#include "stack/phase.h"
 
 namespace pyfocus {
 namespace {
@@ -16,7 +17,7 @@ using Row = std::array<double, 9>;
 
 // A stack with the memory it works in: arrays that are given out keep that alive.
 struct OwnedStack {
-  std::shared_ptr<Memory> memory = std::make_shared<Memory>();
+  std::shared_ptr<Memory> memory;
   std::unique_ptr<Stack> stack;
 };
 
@@ -66,6 +67,8 @@ Facts facts_of(const py::object& meta) {
 // (H, W[, C]) pixels as the pipeline takes them: planes first.
 Tensor planar(const Tensor& pixels, bool mosaic) {
   if (mosaic) return pixels;
+  PYFOCUS_CHECK(pixels.ndim == 2 || pixels.ndim == 3, "push: an image must be (H, W) or (H, W, C), got %d dimensions",
+                pixels.ndim);
   Tensor out = pixels;
   out.ndim = 3;
   const bool grey = pixels.ndim == 2;
@@ -100,21 +103,41 @@ StackOptions options_of(const std::string& fuser, const std::string& domain, con
 }  // namespace
 
 void bind_stack(py::module_& m) {
+  m.def(
+      "phase_shift",
+      [](const py::object& a, const py::object& b) {
+        const Array first(a), second(b);
+        for (const Array* array : {&first, &second}) {
+          check_tensor("phase_shift", "a picture", array->view, Dtype::F32, 2);
+          check_contiguous("phase_shift", "a picture", array->view);
+          check_on_cpu("phase_shift", "a picture", array->view);
+          PYFOCUS_CHECK(array->view.count() > 0, "phase_shift: a picture must not be empty");
+        }
+        Memory memory;
+        const py::gil_scoped_release release;
+        const Matrix map = phase_shift(first.view, second.view, memory);
+        return std::make_tuple(map(0, 2), map(1, 2));
+      },
+      py::arg("a"), py::arg("b"), "Shift (x, y) from a to b by phase correlation, whole pixels.");
   py::class_<HostArray>(m, "HostArray", py::buffer_protocol(), "float32 values in the host's memory, for np.asarray.")
       .def_buffer(&buffer_of);
-  py::class_<OwnedStack>(m, "Stack", "The pipeline on the host: what the C library runs.")
-      .def(
-          py::init([](const std::string& fuser, const std::string& domain, const std::string& motion,
-                      const std::string& interpolation, bool align, bool equalise, bool crop, bool depth, int threads) {
-            StackOptions options = options_of(fuser, domain, motion, interpolation);
-            options.align = align, options.equalise = equalise, options.crop = crop, options.depth = depth;
-            auto owned = std::make_unique<OwnedStack>();
-            owned->stack = std::make_unique<Stack>(options, *owned->memory, Execution{threads, nullptr});
-            return owned;
-          }),
-          py::arg("fuser"), py::kw_only(), py::arg("domain") = "rgb", py::arg("motion") = "similarity",
-          py::arg("interpolation") = "lanczos3", py::arg("align") = true, py::arg("equalise") = true,
-          py::arg("crop") = true, py::arg("depth") = true, py::arg("threads") = 0)
+  py::class_<OwnedStack>(m, "Stack",
+                         "The pipeline on the host, for one thread at a time. memory: bytes not to exceed, 0 for any.")
+      .def(py::init([](const std::string& fuser, const std::string& domain, const std::string& motion,
+                       const std::string& interpolation, bool align, bool equalise, bool crop, bool depth, int threads,
+                       int64_t ceiling) {
+             StackOptions options = options_of(fuser, domain, motion, interpolation);
+             options.align = align, options.equalise = equalise, options.crop = crop, options.depth = depth;
+             auto owned = std::make_unique<OwnedStack>();
+             owned->memory = std::make_shared<Memory>(ceiling);
+             owned->stack = std::make_unique<Stack>(options, *owned->memory, Execution{threads, nullptr});
+             return owned;
+           }),
+           py::arg("fuser"), py::kw_only(), py::arg("domain") = "rgb", py::arg("motion") = "similarity",
+           py::arg("interpolation") = "lanczos3", py::arg("align") = true, py::arg("equalise") = true,
+           py::arg("crop") = true, py::arg("depth") = true, py::arg("threads") = 0, py::arg("memory") = 0)
+      .def_property_readonly("memory_in_use", [](const OwnedStack& owned) { return owned.memory->in_use(); })
+      .def_property_readonly("memory_peak", [](const OwnedStack& owned) { return owned.memory->peak(); })
       .def(
           "push",
           [](OwnedStack& owned, const py::object& pixels, const py::object& meta, const std::optional<Row>& transform,

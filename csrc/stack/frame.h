@@ -30,10 +30,6 @@ struct Frame {
   Size plane_size() const;  // of a plane
 };
 
-struct Offset {
-  int y, x;
-};
-
 // Where R, G1, G2, B lie in the block: G1 shares its rows with red.
 void plane_offsets(Cfa cfa, int (*offsets)[2]);
 

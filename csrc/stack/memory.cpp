@@ -6,9 +6,6 @@
 namespace pyfocus {
 namespace {
 
-// In front of what is given out lies the address that the allocator gave.
-constexpr size_t kHead = Memory::kAlignment + sizeof(void*);
-
 Tensor shaped(void* data, Dtype dtype, std::initializer_list<int64_t> shape) {
   PYFOCUS_CHECK(shape.size() <= static_cast<size_t>(Tensor::kMaxDims), "view: at most %d dimensions", Tensor::kMaxDims);
   Tensor t;
@@ -32,25 +29,17 @@ void* Memory::take(int64_t bytes) {
          static_cast<double>(bytes) / 1e6, static_cast<double>(in_use_.load()) / 1e6,
          static_cast<double>(ceiling_) / 1e6);
   }
-  const size_t whole = static_cast<size_t>(bytes) + kHead;
-  void* got = allocator_.allocate ? allocator_.allocate(allocator_.user, whole) : std::malloc(whole);
+  void* got = std::aligned_alloc(kAlignment, (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment);
   if (!got) fail(ErrorKind::Resource, "memory: there is none for %.1f MB more", static_cast<double>(bytes) / 1e6);
-  const uintptr_t first = reinterpret_cast<uintptr_t>(got) + sizeof(void*);
-  void* given = reinterpret_cast<void*>((first + kAlignment - 1) / kAlignment * kAlignment);
-  static_cast<void**>(given)[-1] = got;
   in_use_ += bytes;
   if (in_use_ > peak_) peak_ = in_use_.load();
-  return given;
+  return got;
 }
 
 void Memory::give(void* memory, int64_t bytes) noexcept {
   if (!memory) return;
-  void* got = static_cast<void**>(memory)[-1];
   in_use_ -= bytes;
-  if (allocator_.release)
-    allocator_.release(allocator_.user, got, static_cast<size_t>(bytes) + kHead);
-  else
-    std::free(got);
+  std::free(memory);
 }
 
 Buffer::Buffer(Memory& memory, Dtype dtype, std::initializer_list<int64_t> shape) : memory_(&memory) {

@@ -1,4 +1,4 @@
-// Buffers of the pipeline: from the host's allocator, counted, and never past a ceiling.
+// Buffers of the pipeline: counted, and never past a ceiling.
 #pragma once
 
 #include <atomic>
@@ -11,20 +11,12 @@
 
 namespace pyfocus {
 
-// Where memory comes from. Both functions or neither: without them it is the C++ library's. `allocate` gives null when
-// it has none; what it gives need only be aligned as malloc's. Called from the thread that uses the pipeline alone.
-struct Allocator {
-  void* (*allocate)(void* user, size_t bytes) = nullptr;
-  void (*release)(void* user, void* memory, size_t bytes) = nullptr;
-  void* user = nullptr;
-};
-
 // Not copied: arrays point to it. `ceiling`: bytes not to exceed, 0 for none. Failures are Resource errors.
 class Memory {
  public:
   static constexpr size_t kAlignment = 64;
 
-  explicit Memory(Allocator allocator = {}, int64_t ceiling = 0) : allocator_(allocator), ceiling_(ceiling) {}
+  explicit Memory(int64_t ceiling = 0) : ceiling_(ceiling) {}
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
@@ -33,11 +25,9 @@ class Memory {
 
   int64_t in_use() const { return in_use_; }
   int64_t peak() const { return peak_; }
-  int64_t ceiling() const { return ceiling_; }
   int64_t room() const { return ceiling_ > 0 ? ceiling_ - in_use_ : INT64_MAX; }
 
  private:
-  Allocator allocator_;
   int64_t ceiling_;
   std::atomic<int64_t> in_use_{0}, peak_{0};
 };

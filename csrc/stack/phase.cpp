@@ -110,10 +110,6 @@ void windowed(const Tensor& a, const Tensor& b, Complex* out) {
 
 }  // namespace
 
-void fourier(double* values, double* scratch, int64_t count, bool backward) {
-  if (count > 0) Plan(count, backward).run(reinterpret_cast<Complex*>(values), reinterpret_cast<Complex*>(scratch));
-}
-
 Matrix phase_shift(const Tensor& a, const Tensor& b, Memory& memory) {
   const int64_t h = a.shape[0], w = a.shape[1];
   Buffer both(memory, Dtype::F64, {h, w, 2}), cross(memory, Dtype::F64, {h, w, 2});

@@ -64,14 +64,21 @@ void PyramidFuser::begin(const Tensor& planes) {
   seen_ = Buffer::zeros(memory_, Dtype::I32, {level.low_height, level.low_width});
 }
 
-PyramidFuser::Level PyramidFuser::make_level(int64_t planes, int64_t height, int64_t width, int power) {
-  Level level{height, width, (height + 1) / 2, (width + 1) / 2, power, {}, {}, {}, {}, {}, {}, {}, {}};
-  level.sums = Buffer::zeros(memory_, Dtype::F32, {planes, height, width});
-  level.weight = Buffer::zeros(memory_, Dtype::F32, {height, width});
+PyramidFuser::Level PyramidFuser::grid_level(int64_t values, int64_t height, int64_t width, int power) {
+  Level level;
+  level.height = height, level.width = width, level.power = power;
+  level.low_height = (height + 1) / 2, level.low_width = (width + 1) / 2;
   level.peak = Buffer::zeros(memory_, Dtype::F32, {level.low_height, level.low_width});
   for (Buffer* scratch : {&level.before, &level.energy, &level.rating})
     *scratch = Buffer(memory_, Dtype::F32, {level.low_height, level.low_width});
-  level.coarse = Buffer(memory_, Dtype::F32, {planes, level.low_height, level.low_width});
+  level.coarse = Buffer(memory_, Dtype::F32, {values, level.low_height, level.low_width});
+  return level;
+}
+
+PyramidFuser::Level PyramidFuser::make_level(int64_t planes, int64_t height, int64_t width, int power) {
+  Level level = grid_level(planes, height, width, power);
+  level.sums = Buffer::zeros(memory_, Dtype::F32, {planes, height, width});
+  level.weight = Buffer::zeros(memory_, Dtype::F32, {height, width});
   return level;
 }
 

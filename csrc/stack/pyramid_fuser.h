@@ -29,6 +29,8 @@ class PyramidFuser : public Fuser {
     Buffer sums, weight, peak, before, energy, rating, coarse, seen;
   };
 
+  // A level without its sums; `values` per place of its coarse grid.
+  Level grid_level(int64_t values, int64_t height, int64_t width, int power);
   virtual Level make_level(int64_t planes, int64_t height, int64_t width, int power);
   virtual int64_t parts() const { return 1; }  // of a value of the last level
   virtual void measure(const Tensor& planes, const Tensor* valid);

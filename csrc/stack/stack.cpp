@@ -1,5 +1,7 @@
 #include "stack/stack.h"
 
+#include <cmath>
+
 #include "stack/average_fuser.h"
 #include "stack/wavelet_fuser.h"
 
@@ -17,18 +19,34 @@ std::unique_ptr<Fuser> make_fuser(const StackOptions& options, Memory& memory, c
   }
 }
 
+void check_pixels(const Frame& frame) {
+  const Tensor& data = frame.data;
+  check_on_cpu("push", "a frame", data);
+  if (frame.is_mosaic()) {
+    check_tensor("push", "a mosaic", data, Dtype::U16, 2);
+  } else {
+    PYFOCUS_CHECK(data.ndim == 3 && (data.shape[0] == 1 || data.shape[0] == 3),
+                  "push: an image must have 1 or 3 channels");
+    PYFOCUS_CHECK(data.dtype == Dtype::U8 || data.dtype == Dtype::U16 || data.dtype == Dtype::F32,
+                  "push: an image must be uint8, uint16 or float32, got %s", dtype_name(data.dtype));
+  }
+  const Size size = frame.size();
+  PYFOCUS_CHECK(size.height >= kSmallestPx && size.width >= kSmallestPx,
+                "push: a frame must be at least %lld px a side, got %lld x %lld", static_cast<long long>(kSmallestPx),
+                static_cast<long long>(size.width), static_cast<long long>(size.height));
+}
+
 }  // namespace
 
-Stack::Stack(const StackOptions& options, Memory& memory, const Execution& on, std::unique_ptr<Fuser> fuser)
-    : options_(options),
-      memory_(memory),
-      on_(on),
-      fuser_(fuser ? std::move(fuser) : make_fuser(options, memory, on)),
-      registrar_(options.motion, memory),
-      equaliser_(memory) {}
+Stack::Stack(const StackOptions& options, Memory& memory, const Execution& on)
+    : options_(options), memory_(memory), on_(on) {}
 
 Step Stack::push(const Frame& frame, const Matrix* known, double place) {
-  if (!begun_)
+  PYFOCUS_CHECK(!finished_, "push: the result was already taken; begin another stack");
+  PYFOCUS_CHECK(!known || known->is_finite(), "push: transform must be finite");
+  PYFOCUS_CHECK(std::isfinite(place), "push: place must be finite");
+  check_pixels(frame);
+  if (used_.empty())  // the first one, perhaps again
     begin(frame);
   else
     check(frame);
@@ -36,10 +54,10 @@ Step Stack::push(const Frame& frame, const Matrix* known, double place) {
   if (known)
     step.transform = *known;
   else if (options_.align)
-    step = registrar_.push(luminance_of(frame, memory_, on_), on_);
+    step = registrar_->push(luminance_of(frame, memory_, on_), on_);
   if (!step.registered) return step;
   double gains[kMaxPlanes] = {1, 1, 1, 1};
-  if (options_.equalise) equaliser_.gain(frame, facts_, step.transform, gains, on_);
+  if (options_.equalise) equaliser_->gain(frame, first_.facts, step.transform, gains, on_);
   const Warped warped = warper_->warp(frame, step.transform, size_, gains, on_);
   fuser_->push(warped.planes, &warped.valid, place);
   used_.push_back(step.transform);
@@ -47,23 +65,25 @@ Step Stack::push(const Frame& frame, const Matrix* known, double place) {
 }
 
 void Stack::begin(const Frame& frame) {
-  given_ = frame.size();
-  facts_ = frame.facts;
-  like_ = frame.data;
-  step_ = frame.is_mosaic() && options_.domain == Domain::Raw ? 2 : 1;
-  planes_ = frame.is_mosaic() && options_.domain == Domain::Rgb ? 3 : frame.planes();
-  size_ = frame.is_mosaic() ? Size{given_.height / 2 * 2, given_.width / 2 * 2} : given_;
-  warper_ = std::make_unique<Warper>(options_.domain, options_.interpolation, facts_, memory_);
-  begun_ = true;
+  const Size given = frame.size();
+  first_ = frame;
+  first_.data.data = nullptr;
+  size_ = frame.is_mosaic() ? Size{given.height / 2 * 2, given.width / 2 * 2} : given;
+  fuser_ = make_fuser(options_, memory_, on_);
+  registrar_ = std::make_unique<Registrar>(options_.motion, memory_);
+  equaliser_ = std::make_unique<Equaliser>(memory_);
+  warper_ = std::make_unique<Warper>(options_.domain, options_.interpolation, first_.facts, memory_);
 }
 
 void Stack::check(const Frame& frame) const {
-  const Size size = frame.size();
-  PYFOCUS_CHECK(size == given_ && frame.is_mosaic() == (facts_.cfa != Cfa::None) && frame.data.dtype == like_.dtype &&
-                    (frame.is_mosaic() || frame.data.shape[0] == like_.shape[0]),
-                "push: a frame is %lld x %lld px, the first one %lld x %lld px; all frames must be alike",
-                static_cast<long long>(size.width), static_cast<long long>(size.height),
-                static_cast<long long>(given_.width), static_cast<long long>(given_.height));
+  const Size size = frame.size(), first = first_.size();
+  PYFOCUS_CHECK(
+      size == first && frame.facts.cfa == first_.facts.cfa && frame.data.dtype == first_.data.dtype &&
+          frame.planes() == first_.planes(),
+      "push: a frame is %lld x %lld px of %d channels, the first one %lld x %lld px of %d; all frames must be "
+      "alike",
+      static_cast<long long>(size.width), static_cast<long long>(size.height), frame.planes(),
+      static_cast<long long>(first.width), static_cast<long long>(first.height), first_.planes());
 }
 
 Rect Stack::crop() const {
@@ -78,10 +98,21 @@ Rect Stack::crop() const {
   return even;
 }
 
+Buffer Stack::preview(int halvings) {
+  PYFOCUS_CHECK(!used_.empty() && !finished_, "preview: no frame was pushed, or the result was already taken");
+  PYFOCUS_CHECK(halvings >= 0 && halvings <= 16, "preview: halvings must be 0 to 16, got %d", halvings);
+  return fuser_->preview(halvings);
+}
+
 Fused Stack::finish() {
-  PYFOCUS_CHECK(!used_.empty(), "finish: no frame was pushed, or none could be used");
+  PYFOCUS_CHECK(!used_.empty() && !finished_, "finish: no frame was pushed, or the result was already taken");
+  finished_ = true;  // also where there is no memory for it: the accumulators are then half given away
   warper_->forget();
-  return fuser_->finish();
+  Fused fused = fuser_->finish();
+  fuser_.reset();
+  registrar_.reset();
+  equaliser_.reset();
+  return fused;
 }
 
 }  // namespace pyfocus

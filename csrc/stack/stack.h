@@ -1,5 +1,4 @@
-// The pipeline: frames as they arrive are placed, equalised, warped once and fused. What the C library and the Python
-// package run on the host.
+// The pipeline: frames as they arrive are placed, equalised, warped once and fused, in the host's memory.
 #pragma once
 
 #include <memory>
@@ -22,28 +21,25 @@ struct StackOptions {
   bool align = true, equalise = true, crop = true, depth = true;
 };
 
+// For one thread at a time. What a frame or a call is refused for is an Argument error, and changes nothing; a frame
+// that there is no memory for is a Resource error, after which it may be pushed again.
 class Stack {
  public:
-  // `fuser`: one of the caller's instead of what the options name. `memory` must outlive the stack.
-  Stack(const StackOptions& options, Memory& memory, const Execution& on, std::unique_ptr<Fuser> fuser = nullptr);
+  // `memory` must outlive the stack and what it gives.
+  Stack(const StackOptions& options, Memory& memory, const Execution& on);
 
   // Fold a frame in; the result's `registered` is false when it could not be registered and was left out. The first
   // frame is the reference. `known`: the map from reference to frame pixels, or null to find it. `place` in focus
   // order.
   Step push(const Frame& frame, const Matrix* known, double place);
 
-  int64_t frames() const { return static_cast<int64_t>(used_.size()); }  // folded
-  Size size() const { return size_; }                                    // that the reference is worked on with
-  const Facts& facts() const { return facts_; }
-  int planes() const { return planes_; }  // of the result
-  int64_t step() const { return step_; }  // reference pixels per pixel of the result
-
-  // What finish will keep of the reference: all of it, or what every frame saw.
+  // What finish will keep of the reference, to be cut by the caller: all of it, or what every frame saw.
   Rect crop() const;
 
-  Buffer preview(int halvings) { return fuser_->preview(halvings); }
+  // The picture so far, halved so many times (0 to 16) in each direction.
+  Buffer preview(int halvings);
 
-  // The whole reference; `crop` is the caller's to apply. No further frame is taken.
+  // The whole reference. No further frame is taken.
   Fused finish();
 
  private:
@@ -54,18 +50,15 @@ class Stack {
   Memory& memory_;
   Execution on_;
   std::unique_ptr<Fuser> fuser_;
-  Registrar registrar_;
-  Equaliser equaliser_;
+  std::unique_ptr<Registrar> registrar_;
+  std::unique_ptr<Equaliser> equaliser_;
   std::unique_ptr<Warper> warper_;
-  bool begun_ = false;
-  Size given_, size_;
-  Facts facts_;
-  int planes_ = 0;
-  int64_t step_ = 1;
-  Tensor like_;  // shape and dtype of the first frame
+  Frame first_;  // its facts, shape and dtype; not its pixels
+  Size size_;
+  bool finished_ = false;
   std::vector<Matrix> used_;
 };
 
-constexpr int64_t kSmallestPx = 16;  // side of a result
+constexpr int64_t kSmallestPx = 16;  // side of a frame, and of a result
 
 }  // namespace pyfocus

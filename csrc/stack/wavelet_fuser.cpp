@@ -14,13 +14,9 @@ constexpr float kFiner = 8, kCoarser = 0.025f;
 }  // namespace
 
 PyramidFuser::Level WaveletFuser::make_level(int64_t planes, int64_t height, int64_t width, int power) {
-  Level level{height, width, (height + 1) / 2, (width + 1) / 2, power, {}, {}, {}, {}, {}, {}, {}, {}};
+  Level level = grid_level(2 * planes, height, width, power);
   level.sums = Buffer::zeros(memory_, Dtype::F32, {3, 2 * planes, level.low_height, level.low_width});
   level.weight = Buffer::zeros(memory_, Dtype::F32, {level.low_height, level.low_width});
-  level.peak = Buffer::zeros(memory_, Dtype::F32, {level.low_height, level.low_width});
-  for (Buffer* scratch : {&level.before, &level.energy, &level.rating})
-    *scratch = Buffer(memory_, Dtype::F32, {level.low_height, level.low_width});
-  level.coarse = Buffer(memory_, Dtype::F32, {2 * planes, level.low_height, level.low_width});
   return level;
 }
 
